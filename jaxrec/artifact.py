@@ -1,0 +1,186 @@
+"""A run on disk: config, data card, catalogue, weights, evaluations; no pickle anywhere.
+
+::
+
+    config.json            the resolved config
+    data.json              the data card: name, fingerprint, sizes, split
+    catalogue/             external item ids, titles, categories (a log without interactions)
+    item_counts.npy        int64 [num_items + 1], interactions of each item in the training part
+    weights/               parameters (Orbax; restores on any devices)
+    checkpoints/           state, data iterator, progress of training (Orbax)
+    metrics.jsonl          the course of training
+    evaluations/           one JSON file a part, with its protocol card
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxrec.config import Config, config_to_json, differences, read_config
+from jaxrec.recommender import Recommender
+from jaxrec.typing import Params
+
+if TYPE_CHECKING:
+    from jaxrec.data.interactions import Interactions
+    from jaxrec.data.splits import Split
+
+CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = "config.json", "data.json", "catalogue", "item_counts.npy", "weights"
+CHECKPOINTS, METRICS, EVALUATIONS = "checkpoints", "metrics.jsonl", "evaluations"
+
+
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Turns a failure to write into one sentence with the place and what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            error.errno,
+            f"cannot write to {directory}: {reason}; free space or choose another workdir"
+            " (what was saved before is kept)",
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically: the file is the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def data_card(split: "Split") -> dict[str, Any]:
+    """What identifies a split log; equal cards mean equal data."""
+    log = split.interactions
+    return {
+        "data": log.name,
+        "fingerprint": log.fingerprint(),
+        "users": log.num_users,
+        "items": log.num_items,
+        "interactions": log.num_interactions,
+        "split": split.name,
+    }
+
+
+def catalogue_of(log: "Interactions") -> "Interactions":
+    """The log without its interactions: item ids and metadata."""
+    from jaxrec.data.identifiers import IdMap
+
+    return dataclasses.replace(
+        log, items=np.zeros(0, np.int32), offsets=np.zeros(1, np.int64), users=IdMap.range(0), times=None
+    )
+
+
+def prepare(workdir: Path, config: Config, split: "Split", item_counts: np.ndarray) -> None:
+    """Makes a run's directory, or checks that the one there is of the same model and data.
+
+    Raises:
+      ValueError: it holds a run on other data, or of another model; says how they differ.
+      OSError: it cannot be written to.
+    """
+    card = data_card(split)
+    if (workdir / DATA).exists() and (workdir / CONFIG).exists():
+        _check_same(workdir, config, card)
+    with writing(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(workdir / CONFIG, config_to_json(config))
+        if not (workdir / DATA).exists():
+            catalogue_of(split.interactions).save(workdir / CATALOGUE)
+            np.save(workdir / COUNTS, item_counts)
+        write_json(workdir / DATA, card)
+
+
+def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
+    former = json.loads((workdir / DATA).read_text(encoding="utf-8"))
+    if former != card:
+        raise ValueError(
+            f"{workdir} holds a run on other data ({'; '.join(differences(former, card))}); choose another workdir"
+        )
+    former = json.loads((workdir / CONFIG).read_text(encoding="utf-8"))
+    now = config_to_json(config)
+    decisive = ("model", "optimizer", "seed")
+    changed = differences({key: former.get(key) for key in decisive}, {key: now[key] for key in decisive})
+    changed += [
+        line
+        for line in differences(former.get("train"), now["train"], "train")
+        if line.split(":")[0] in ("train.batch_targets", "train.steps_per_call", "train.length_buckets")
+    ]
+    if changed:
+        raise ValueError(
+            f"{workdir} holds a run of another configuration ({'; '.join(changed)}); choose another workdir, or repeat"
+            " the former settings to go on with it"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """What a run's directory holds, read back; fields as in ``jaxrec.run.Run``."""
+
+    config: Config
+    recommender: Recommender
+    params: Params
+    catalogue: "Interactions"
+    item_counts: np.ndarray
+    data: dict[str, Any]
+
+
+def write(
+    workdir: Path, config: Config, params: Params, catalogue: "Interactions", item_counts: np.ndarray, data: dict
+) -> None:
+    """Writes all that recommending needs; what training leaves besides is not touched."""
+    from jaxrec.train.checkpoint import save_params
+
+    with writing(workdir):
+        write_json(workdir / CONFIG, config_to_json(config))
+        catalogue_of(catalogue).save(workdir / CATALOGUE)
+        np.save(workdir / COUNTS, item_counts)
+        write_json(workdir / DATA, data)
+        save_params(workdir / WEIGHTS, params)
+
+
+def read(workdir: Path) -> Artifact:
+    """Reads a run's directory onto the default device.
+
+    Raises:
+      FileNotFoundError: there is no run.
+      ValueError: something in it does not fit together; says what.
+    """
+    from jaxrec.data.interactions import Interactions
+    from jaxrec.train.checkpoint import load_params
+
+    for name in (CONFIG, DATA, CATALOGUE):
+        if not (workdir / name).exists():
+            raise FileNotFoundError(f"{workdir} holds no run: {name} is missing; train one with --workdir {workdir}")
+    config = read_config(workdir / CONFIG)
+    data = json.loads((workdir / DATA).read_text(encoding="utf-8"))
+    catalogue = Interactions.open(workdir / CATALOGUE)
+    recommender = dataclasses.replace(config.model, num_items=catalogue.num_items)
+    shapes = jax.eval_shape(recommender.init, jax.random.key(0))
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+    params = load_params(workdir / WEIGHTS, like)
+    return Artifact(config, recommender, params, catalogue, np.load(workdir / COUNTS), data)
+
+
+__all__ = [
+    "CHECKPOINTS",
+    "EVALUATIONS",
+    "METRICS",
+    "WEIGHTS",
+    "Artifact",
+    "catalogue_of",
+    "data_card",
+    "prepare",
+    "read",
+    "write",
+    "write_json",
+    "writing",
+]

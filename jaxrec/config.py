@@ -1,0 +1,128 @@
+"""The configuration of a run: frozen dataclasses, read from and written to JSON."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxrec import losses
+from jaxrec.data.source import DataConfig
+from jaxrec.models.encoder import EncoderRecommender, Penalty
+from jaxrec.models.popularity import PopularityRecommender
+from jaxrec.nn.attention import DotProduct
+from jaxrec.serialization import Components, from_json, to_json
+from jaxrec.train.optimizer import OptimizerConfig
+from jaxrec.train.options import TrainConfig
+from jaxrec.train.parallel import ParallelConfig
+
+Model = EncoderRecommender | PopularityRecommender
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How a model is evaluated.
+
+    Attributes:
+      exclude_seen: whether items of the whole history are left out of the ranking; also decides which
+        validation NDCG@10 chooses the checkpoint.
+      batch_size: users of one batch.
+    """
+
+    exclude_seen: bool = True
+    batch_size: int = 256
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"evaluation.batch_size must be at least 1, got {self.batch_size}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides a run.
+
+    Attributes:
+      model: the recommender; ``num_items`` is filled from the data.
+      data: where the log comes from, and how it is filtered and split.
+      train: how long and in what portions.
+      optimizer: how parameters are updated.
+      parallel: how work is spread over devices.
+      evaluation: how validation and test are done.
+      seed: of initialisation, order of the data, dropout and noise.
+    """
+
+    model: Model = EncoderRecommender()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = 0
+
+    def __post_init__(self):
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must lie between 0 and 2**31 - 1, got {self.seed}")
+
+
+COMPONENTS: Components = {
+    cls.__name__: cls
+    for cls in (
+        Config,
+        DataConfig,
+        TrainConfig,
+        OptimizerConfig,
+        ParallelConfig,
+        EvaluationConfig,
+        EncoderRecommender,
+        PopularityRecommender,
+        Penalty,
+        DotProduct,
+        *losses.LOSSES.values(),
+    )
+}
+
+
+def config_to_json(config: Config) -> dict[str, Any]:
+    """The config as a JSON-able object."""
+    return to_json(config)
+
+
+def config_from_json(data: dict[str, Any]) -> Config:
+    """The config of a JSON object.
+
+    Raises:
+      ValueError: a key is unknown or a value is of the wrong type; says which, and what was meant.
+    """
+    return from_json(data, Config, COMPONENTS)
+
+
+def read_config(path: str | Path) -> Config:
+    """Reads a config from a JSON file (as in a run's directory)."""
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    return config_from_json(data)
+
+
+def differences(first: Any, second: Any, path: str = "") -> list[str]:
+    """Where two JSON objects differ: ``"model.width: 64 here, 128 there"``."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return [
+            line
+            for key in sorted(first.keys() | second.keys())
+            for line in differences(first.get(key), second.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    return [] if first == second else [f"{path}: {first!r} there, {second!r} here"]
+
+
+__all__ = [
+    "COMPONENTS",
+    "Config",
+    "EvaluationConfig",
+    "Model",
+    "config_from_json",
+    "config_to_json",
+    "differences",
+    "read_config",
+]

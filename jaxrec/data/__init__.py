@@ -1,0 +1,70 @@
+"""Logs of interactions: reading, filtering, splitting, simulating, and named public data.
+
+Names are imported on first use, so that ``import jaxrec.data`` needs neither polars nor grain.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxrec.data.catalog import available, load
+    from jaxrec.data.formats import read_amazon, read_amazon_items, read_movielens, read_movielens_items
+    from jaxrec.data.identifiers import IdMap
+    from jaxrec.data.interactions import Interactions
+    from jaxrec.data.items import ItemMetadata
+    from jaxrec.data.readers import read_interactions, read_items, read_sequences
+    from jaxrec.data.simulator import simulate
+    from jaxrec.data.splits import Split, Targets, leave_one_out, temporal
+
+_MODULE_OF = {
+    "IdMap": "identifiers",
+    "Interactions": "interactions",
+    "ItemMetadata": "items",
+    "Split": "splits",
+    "Targets": "splits",
+    "available": "catalog",
+    "leave_one_out": "splits",
+    "load": "catalog",
+    "read_amazon": "formats",
+    "read_amazon_items": "formats",
+    "read_interactions": "readers",
+    "read_items": "readers",
+    "read_movielens": "formats",
+    "read_movielens_items": "formats",
+    "read_sequences": "readers",
+    "simulate": "simulator",
+    "temporal": "splits",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "IdMap",
+    "Interactions",
+    "ItemMetadata",
+    "Split",
+    "Targets",
+    "available",
+    "leave_one_out",
+    "load",
+    "read_amazon",
+    "read_amazon_items",
+    "read_interactions",
+    "read_items",
+    "read_movielens",
+    "read_movielens_items",
+    "read_sequences",
+    "simulate",
+    "temporal",
+]

@@ -1,0 +1,119 @@
+"""Where a text file is at fault: a slow second look that finds the line, for one clear sentence."""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """The file's content, unpacked if it begins as gzip does."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == GZIP_MAGIC
+    return gzip.open(path, "rb") if packed else open(path, "rb")
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Lines of a text file; raises ValueError naming the line that is not UTF-8 or where unpacking fails."""
+    number = 0
+    with open_bytes(path) as file:
+        try:
+            for line in file:
+                number += 1
+                try:
+                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise ValueError(
+                        f"{path}, line {number}: byte {error.start + 1} of the line "
+                        f"(0x{line[error.start]:02x}) is not UTF-8; convert the file, e.g. with iconv -t utf-8"
+                    ) from error
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(
+                f"{path} cannot be unpacked beyond line {number} ({error}); the gzip file is damaged or cut "
+                "short, fetch it again"
+            ) from error
+
+
+def delimited_rows(
+    path: Path, separator: str, quote: str | None, width: int, has_header: bool
+) -> Iterator[tuple[int, list[str]]]:
+    """Line numbers and fields of a delimited file without blank lines; ValueError at a ragged row."""
+    for number, row in _split_rows(path, separator, quote):
+        if not "".join(row).strip() and len(row) <= 1:
+            continue
+        if has_header:
+            has_header = False
+            continue
+        if len(row) != width:
+            raise ValueError(
+                f"{path}, line {number}: {len(row)} fields where {width} are expected"
+                f" ({separator.join(row)[:80]!r}); mend or remove the line"
+            )
+        yield number, row
+
+
+def _split_rows(path: Path, separator: str, quote: str | None) -> Iterator[tuple[int, list[str]]]:
+    """The number of the first line of each row, and its fields."""
+    if quote is None:
+        for number, line in enumerate(text_lines(path), start=1):
+            yield number, line.rstrip("\r\n").split(separator)
+        return
+    reader = csv.reader(text_lines(path), delimiter=separator, quotechar=quote)
+    number = 1
+    try:
+        for row in reader:
+            yield number, row
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {number}: {error}; mend the line, or pass quote=None if quotes are ordinary text"
+        ) from error
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, dict]]:
+    """Line numbers and objects of a JSON-lines file; raises ValueError at a line that holds none."""
+    for number, line in enumerate(text_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error}); mend or remove the line") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}, line {number}: a JSON object is expected, not {line.strip()[:80]!r}")
+        yield number, value
+
+
+def find_missing(path: Path, rows: Iterator[tuple[int, Sequence | dict]], columns: Sequence) -> None:
+    """Raises ValueError at the first row whose value in one of ``columns`` is missing or empty."""
+    for number, row in rows:
+        for column in columns:
+            value = row.get(column) if isinstance(row, dict) else row[column]
+            if value is None or (isinstance(value, str) and not value.strip()):
+                shown = column if isinstance(row, dict) else f"{column + 1}"
+                raise ValueError(
+                    f"{path}, line {number}: column {shown} is empty; fill it in or remove the line"
+                )
+
+
+def first_fields(path: Path, separator: str, quote: str | None) -> tuple[int, list[str]]:
+    """How many blank lines come first, and the fields of the line after them; ValueError if there is none."""
+    for number, row in _split_rows(path, separator, quote):
+        if len(row) > 1 or "".join(row).strip():
+            return number - 1, row
+    raise ValueError(f"{path} is empty; it should hold one interaction a line")
+
+
+__all__ = [
+    "delimited_rows",
+    "find_missing",
+    "first_fields",
+    "json_rows",
+    "open_bytes",
+    "text_lines",
+]

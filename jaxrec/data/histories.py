@@ -1,0 +1,127 @@
+"""Histories as callers have them, under their own ids, to flat internal arrays; and lists back to frames."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from jaxrec.data.columns import choose_column
+from jaxrec.data.identifiers import IdMap
+from jaxrec.data.interactions import Interactions
+
+OnUnknown = Literal["ignore", "warn", "raise"]
+NAMED_AT_MOST = 5
+
+
+class Histories(NamedTuple):
+    """Histories of n users in internal ids.
+
+    Attributes:
+      users: external ids, ``[n]``; places 0, 1, ... where the caller gave none.
+      items: int32, all known items of all users, one user after the other, oldest first.
+      offsets: int64 ``[n + 1]``.
+    """
+
+    users: pl.Series
+    items: np.ndarray
+    offsets: np.ndarray
+
+
+def read_histories(histories: Any, item_ids: IdMap, *, on_unknown: OnUnknown = "warn") -> Histories:
+    """Brings histories of external ids into internal form.
+
+    Args:
+      histories: a mapping from user to list of items, a list of lists, an ``Interactions``, or a polars or
+        pandas frame with one row an event (columns of user and item guessed by name, a user's rows oldest
+        first).
+      item_ids: external ids of the catalogue.
+      on_unknown: items that are not in it are left out silently (``ignore``), with one warning (``warn``),
+        or are an error (``raise``).
+
+    Raises:
+      ValueError: the form is none of these, or an item is unknown and ``on_unknown="raise"``.
+    """
+    if on_unknown not in ("ignore", "warn", "raise"):
+        raise ValueError(f"on_unknown must be 'ignore', 'warn' or 'raise', got {on_unknown!r}")
+    users, external, offsets = _flatten(histories)
+    rows = item_ids.lookup(external)
+    known = rows >= 0
+    if not known.all():
+        _complain(external, ~known, len(item_ids), on_unknown)
+    before = np.concatenate([[0], np.cumsum(known)])
+    return Histories(users, (rows[known] + 1).astype(np.int32), before[offsets].astype(np.int64))
+
+
+def _complain(external: pl.Series, unknown: np.ndarray, num_items: int, on_unknown: OnUnknown) -> None:
+    names = external.filter(pl.Series(unknown)).unique(maintain_order=True)
+    shown = ", ".join(repr(name) for name in names.head(NAMED_AT_MOST)) + (", ..." if len(names) > NAMED_AT_MOST else "")
+    found = f"{len(names)} of the items in the histories are not among the {num_items} of the catalogue: {shown}"
+    if on_unknown == "raise":
+        raise ValueError(f"{found}; leave them out, or pass on_unknown='ignore' or 'warn'")
+    if on_unknown == "warn":
+        warnings.warn(f"{found}; they are left out (on_unknown='ignore' keeps this quiet)", stacklevel=5)
+
+
+def _flatten(histories: Any) -> tuple[pl.Series, pl.Series, np.ndarray]:
+    """Users, external item ids of all their events, and offsets, from any accepted form."""
+    if isinstance(histories, Interactions):
+        external = histories.item_ids.external(histories.items - 1)
+        return histories.users.values.rename("user_id"), external, np.asarray(histories.offsets)
+    if hasattr(histories, "columns"):
+        frame = histories if isinstance(histories, pl.DataFrame) else pl.from_pandas(histories)
+        return _flatten_frame(frame)
+    if isinstance(histories, Mapping):
+        return _flatten_lists(list(histories), list(histories.values()))
+    if isinstance(histories, str | bytes | Path) or not isinstance(histories, Iterable):
+        raise ValueError(
+            "histories must be a dict of user to items, a list of lists, or a frame with one row an event; got"
+            f" {type(histories).__name__} (read files with jaxrec.data.read_interactions first)"
+        )
+    return _flatten_lists(None, list(histories))
+
+
+def _flatten_lists(users: list | None, lists: list) -> tuple[pl.Series, pl.Series, np.ndarray]:
+    for place, history in enumerate(lists):
+        if isinstance(history, str | bytes) or not isinstance(history, Iterable):
+            name = place if users is None else users[place]
+            raise ValueError(f"the history of user {name!r} must be a list of items, got {history!r}")
+    lists = [list(history) for history in lists]
+    offsets = np.concatenate([[0], np.cumsum([len(history) for history in lists], dtype=np.int64)])
+    external = pl.Series("item", [item for history in lists for item in history], strict=False)
+    names = pl.Series("user_id", np.arange(len(lists)) if users is None else users)
+    return names, external, offsets.astype(np.int64)
+
+
+def _flatten_frame(frame: pl.DataFrame) -> tuple[pl.Series, pl.Series, np.ndarray]:
+    where = Path("the frame of histories")
+    user = frame[choose_column(where, frame.columns, "user", None)]
+    item = frame[choose_column(where, frame.columns, "item", None)]
+    if user.null_count() or item.null_count():
+        raise ValueError("the frame of histories has rows without a user or an item; drop them first")
+    names = user.unique(maintain_order=True)
+    code = pl.DataFrame({"user": names, "code": np.arange(len(names))})
+    codes = user.to_frame("user").join(code, on="user", how="left", maintain_order="left")["code"].to_numpy()
+    order = np.argsort(codes, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(names)))]).astype(np.int64)
+    return names.rename("user_id"), item.gather(order), offsets
+
+
+def recommendation_frame(
+    users: pl.Series, item_ids: IdMap, items: np.ndarray, scores: np.ndarray, valid: np.ndarray
+) -> pl.DataFrame:
+    """Lists ``[n, K]`` as a frame ``user_id, item_id, score, rank``; places that are not valid are left out."""
+    row, place = np.nonzero(valid)
+    return pl.DataFrame(
+        [
+            users.gather(row).rename("user_id"),
+            item_ids.external(items[row, place] - 1).rename("item_id"),
+            pl.Series("score", scores[row, place]),
+            pl.Series("rank", place + 1, dtype=pl.Int32),
+        ]
+    )
+
+
+__all__ = ["Histories", "OnUnknown", "read_histories", "recommendation_frame"]

@@ -1,0 +1,280 @@
+"""Logs and item tables from files of any common kind, read in bounded memory."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from jaxrec.data import grouping
+from jaxrec.data.columns import choose_column
+from jaxrec.data.encoding import IdEncoder, TimeEncoder, number_by_appearance
+from jaxrec.data.identifiers import IdMap
+from jaxrec.data.interactions import Interactions
+from jaxrec.data.items import ItemMetadata
+from jaxrec.data.tables import Paths, Table, find_paths, format_suffix, open_table
+
+Column = str | int | None
+Duplicates = Literal["warn", "keep", "first", "last"]
+A_TIME = (
+    "a time like those before it (a number, or a date in ISO order); mend it, give time_format=..., "
+    "or time=False if the order of the file counts"
+)
+logger = logging.getLogger(__name__)
+
+
+def read_interactions(
+    path: Paths,
+    *,
+    user: Column = None,
+    item: Column = None,
+    time: Column | Literal[False] = None,
+    rating: Column = None,
+    min_rating: float | None = None,
+    separator: str | None = None,
+    has_header: bool = True,
+    quote: str | None = '"',
+    time_format: str | None = None,
+    duplicates: Duplicates = "warn",
+    name: str | None = None,
+) -> Interactions:
+    """Reads a log with one interaction a row: CSV, TSV, Parquet or JSON lines, each also .gz.
+
+    Rows may come in any order: they are grouped by user and sorted by time, stably, so that equal times
+    keep the order of the file. Users are numbered in order of first appearance in the file, items in
+    order of first appearance in the sorted histories (user after user).
+
+    Args:
+      path: a file, a pattern such as ``"part-*.csv"``, or a list of these, read as one log in that order.
+      user: the column with user ids, by name or place (from 0); None guesses from common names.
+      item: likewise for item ids. Ids are integers or text: a text column in which every value is an
+        integer in its shortest form becomes integers; "007" in it keeps the whole column text.
+      time: likewise for times: integers, other numbers, or dates (ISO order; see ``time_format``), which
+        become seconds since 1970. Without a time column, or with ``False``, the order of the file
+        counts. A guessed column of places in the history (``pos``) sorts and is not kept as times.
+      rating: likewise for ratings, looked at only if ``min_rating`` is given.
+      min_rating: interactions rated lower are left out.
+      separator: what stands between the fields of a text file; None takes it from the first line.
+      has_header: whether the first line of a text file names the columns; if not, give places.
+      quote: what encloses fields that hold a separator; None if quotes are ordinary text.
+      time_format: strptime format of the dates, such as ``"%d.%m.%Y"``, where they are not in ISO order.
+      duplicates: ``"first"`` or ``"last"`` keeps one interaction of a user with an item; ``"keep"`` keeps
+        all; ``"warn"`` keeps all and says by a UserWarning how many rows repeat another one (same user,
+        item and time, or user and item in a log without times).
+      name: what the log is called in results; the file's name if None.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is empty or damaged, a column is missing or could be several, or a row is
+        ragged, lacks a value or holds a time that is none; the message says where.
+    """
+    if duplicates not in ("warn", "keep", "first", "last"):
+        raise ValueError(f"duplicates is {duplicates!r}; choose 'warn', 'keep', 'first' or 'last'")
+    paths = find_paths(path)
+    users, items = IdEncoder(), IdEncoder()
+    times: TimeEncoder | None = None
+    for place, file in enumerate(paths):
+        table = open_table(file, separator, quote, has_header)
+        columns = _choose_columns(table, user, item, time, rating, min_rating)
+        timed = columns["time"] is not None
+        if place == 0:
+            times = TimeEncoder(time_format) if timed else None
+            keep_times = timed and not columns["position"]
+        elif timed != (times is not None):
+            raise ValueError(
+                f"{file} has {'a' if timed else 'no'} time column, unlike {paths[0]}; read them apart"
+            )
+        _read_table(table, columns, min_rating, users, items, times)
+    name = _name_of(paths[0]) if name is None else name
+    log = _assemble(users, items, times, keep_times, duplicates, name)
+    if not log.num_interactions:
+        reason = "no rows" if min_rating is None else f"no row rated {min_rating} or higher"
+        raise ValueError(f"{', '.join(map(str, paths))}: there are {reason}; nothing can be learnt from it")
+    return log
+
+
+def _choose_columns(
+    table: Table, user: Column, item: Column, time: Column | bool, rating: Column, min_rating: float | None
+) -> dict:
+    """Names of the columns by role; under "position" whether the time is a guessed place in the history."""
+    position = False
+    if time is False:
+        time_column = None
+    else:
+        time_column = choose_column(table.path, table.names, "time", time, required=False)
+        if time_column is None:
+            time_column = choose_column(table.path, table.names, "position", None, required=False)
+            position = time_column is not None
+    columns = {
+        "user": choose_column(table.path, table.names, "user", user),
+        "item": choose_column(table.path, table.names, "item", item),
+        "time": time_column,
+        "rating": None,
+        "position": position,
+    }
+    if min_rating is not None:
+        columns["rating"] = choose_column(table.path, table.names, "rating", rating)
+    if columns["user"] == columns["item"]:
+        raise ValueError(f"{table.path}: user and item are both column {columns['user']}; they must differ")
+    return columns
+
+
+def _read_table(
+    table: Table,
+    columns: dict,
+    min_rating: float | None,
+    users: IdEncoder,
+    items: IdEncoder,
+    times: TimeEncoder | None,
+) -> None:
+    """Encodes all rows of one file."""
+    needed = [columns[role] for role in ("user", "item", "time", "rating") if columns[role] is not None]
+    for batch in table.batches(needed):
+        if columns["rating"] is not None:
+            batch = batch.filter(_ratings(table, batch[columns["rating"]]) >= min_rating)
+        if times is not None:
+            column = batch[columns["time"]]
+            bad = times.add(column)
+            if bad is not None:
+                table.refuse(columns["time"], column[bad], A_TIME)
+        users.add(batch[columns["user"]])
+        items.add(batch[columns["item"]])
+
+
+def _ratings(table: Table, column: pl.Series) -> pl.Series:
+    numbers = column.cast(pl.Float64, strict=False)
+    if numbers.null_count():
+        table.refuse(column.name, column.filter(numbers.is_null())[0], "a number; mend it or remove the line")
+    return numbers
+
+
+def _assemble(
+    user_encoder: IdEncoder,
+    item_encoder: IdEncoder,
+    time_encoder: TimeEncoder | None,
+    keep_times: bool,
+    duplicates: Duplicates,
+    name: str,
+) -> Interactions:
+    """Sorts and numbers the encoded columns, a column at a time to hold memory down."""
+    users, user_ids = number_by_appearance(*user_encoder.finish())
+    items, raw_item_ids = item_encoder.finish()
+    times = None if time_encoder is None else time_encoder.finish()
+    order = grouping.order_by_user_and_time(users, times)
+    if order is not None:
+        users, items = users[order], items[order]
+        times = None if times is None else times[order]
+        del order
+    times = times if keep_times else None
+    if duplicates in ("first", "last"):
+        kept = grouping.one_of_each_pair(users, items, duplicates)
+        logger.info("%s: %d repeated interactions left out", name, len(kept) - np.count_nonzero(kept))
+        users, items = users[kept], items[kept]
+        times = None if times is None else times[kept]
+    elif duplicates == "warn":
+        _warn_of_repeats(users, items, times, name)
+    offsets = grouping.offsets_of(users, len(user_ids))
+    del users
+    codes, item_ids = number_by_appearance(items, raw_item_ids)
+    codes += np.int32(1)
+    return Interactions(codes, offsets, user_ids, item_ids, times, name=name)
+
+
+def _warn_of_repeats(users: np.ndarray, items: np.ndarray, times: np.ndarray | None, name: str) -> None:
+    repeats = grouping.count_repeats(users, items, times)
+    if repeats:
+        same = "user and item" if times is None else "user, item and time"
+        warnings.warn(
+            f"{name}: {repeats:,} of {len(items):,} rows repeat another row (same {same}) and are kept; "
+            "duplicates='first' or 'last' keeps one interaction of a user with an item, 'keep' silences this",
+            stacklevel=4,
+        )
+
+
+def read_sequences(path: Paths, *, name: str | None = None) -> Interactions:
+    """Reads a log with one user a line: ``user<TAB>item item item``, oldest first; also .gz.
+
+    Users are numbered in the order of the lines, items in order of first appearance. Raises
+    FileNotFoundError if there is no file, ValueError (with the line) if a line has no tab, no items, or
+    a user that came before.
+    """
+    paths = find_paths(path)
+    items, users, lengths = IdEncoder(), IdEncoder(), []
+    for file in paths:
+        table = open_table(file, "\t", None, has_header=False)
+        if len(table.names) != 2:
+            raise ValueError(
+                f"{file} must hold lines 'user<TAB>item item item', and its first has {len(table.names)} fields "
+                "between tabs; read_interactions reads one interaction a row"
+            )
+        for batch in table.batches(table.names, rows=1 << 16):
+            users.add(batch["column_1"])
+            lists = batch["column_2"].str.replace_all(r"\s+", " ").str.split(" ")
+            lengths.append(lists.list.len().to_numpy())
+            items.add(lists.explode())
+    user_codes, raw_user_ids = users.finish()
+    if len(raw_user_ids) != len(user_codes):
+        repeated = raw_user_ids[int(np.argmax(np.bincount(user_codes)))]
+        raise ValueError(
+            f"{', '.join(map(str, paths))}: user {repeated!r} has more than one line; join them into one"
+        )
+    codes, item_ids = number_by_appearance(*items.finish())
+    codes += np.int32(1)
+    offsets = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
+    user_ids = number_by_appearance(user_codes, raw_user_ids)[1]
+    return Interactions(codes, offsets, user_ids, item_ids, name=_name_of(paths[0]) if name is None else name)
+
+
+def read_items(
+    path: Paths,
+    *,
+    item: Column = None,
+    title: Column = None,
+    categories: Column = None,
+    separator: str | None = None,
+    has_header: bool = True,
+    category_separator: str = "|",
+) -> ItemMetadata:
+    """Reads titles and categories: ``item<TAB>title<TAB>categories`` with a header, or any other table.
+
+    Columns are found by name or place as in ``read_interactions``; others are ignored. Title and
+    categories may be empty, or their columns missing. Of several rows of an item the first counts.
+
+    Args:
+      path: a file, a pattern, or a list of these.
+      item, title, categories: columns; None guesses from common names.
+      separator: between the fields of a text file; None takes it from the first line.
+      has_header: whether the first line names the columns.
+      category_separator: what joins the categories of an item in one text.
+    """
+    frames = []
+    for file in find_paths(path):
+        table = open_table(file, separator, '"' if format_suffix(file) == ".csv" else None, has_header)
+        columns = {"item": choose_column(table.path, table.names, "item", item)}
+        columns["title"] = choose_column(table.path, table.names, "title", title, required=False)
+        columns["categories"] = choose_column(
+            table.path, table.names, "categories", categories, required=False
+        )
+        frames.append(table.collect({role: name for role, name in columns.items() if name is not None}))
+    frame = pl.concat(frames, how="diagonal").unique("item", keep="first", maintain_order=True)
+    encoder = IdEncoder()
+    encoder.add(frame["item"])
+    codes, ids = encoder.finish()
+    titles = frame["title"] if "title" in frame.columns else pl.Series([None] * len(frame), dtype=pl.String)
+    lists = pl.Series([[]] * len(frame), dtype=pl.List(pl.String))
+    if "categories" in frame.columns:
+        lists = frame["categories"]
+        if lists.dtype == pl.String:
+            lists = lists.str.split(category_separator)
+        lists = lists.list.eval(pl.element().filter(pl.element().str.len_bytes() > 0))
+    return ItemMetadata(IdMap.trusted(ids.gather(codes)), titles, lists)
+
+
+def _name_of(path: Path) -> str:
+    """The file's name without its suffixes: ``amazon-beauty`` of ``amazon-beauty.seq.txt.gz``."""
+    return path.name.split(".")[0] or path.name
+
+
+__all__ = ["read_interactions", "read_items", "read_sequences"]

@@ -1,0 +1,240 @@
+"""Files of rows as batches of columns, whatever the format: CSV, TSV, Parquet, JSON lines, each also .gz."""
+
+import dataclasses
+import glob
+import gzip
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import polars as pl
+
+from jaxrec.data import diagnosis
+
+BATCH_ROWS = 1 << 21
+SEPARATORS = ("\t", "::", ",", ";", "|", " ")
+SEPARATOR_OF_SUFFIX = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+
+Paths = str | os.PathLike | Iterable[str | os.PathLike]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One file, opened lazily.
+
+    Attributes:
+      path: the file.
+      names: its columns.
+      frame: the lazy frame; in text files every column is String.
+      rows: makes an iterator over (line number, fields) for messages, which raises ValueError at a
+        faulty line; None for Parquet. Fields are a dict by name, or a list in the order of ``names``.
+    """
+
+    path: Path
+    names: list[str]
+    frame: pl.LazyFrame
+    rows: Callable[[], Iterator[tuple[int, list[str] | dict]]] | None
+
+    def batches(self, required: list[str], rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+        """The required columns, a batch of rows at a time, in file order, without nulls or empty text.
+
+        Raises ValueError naming file and line where a row is ragged, a value is missing, or the file
+        cannot be read.
+        """
+        required = list(dict.fromkeys(required))
+        watched = list(dict.fromkeys([*required, *(self.names[-1:] if self.rows else [])]))
+        batches = self.frame.select(watched).collect_batches(chunk_size=rows)
+        examined, start = False, 0
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pl.exceptions.PolarsError, OSError) as error:
+                self._explain(error)
+            if batch is None:
+                return
+            batch = _empty_as_null(batch)
+            if any(batch[name].null_count() for name in watched):
+                if not examined and self.rows is not None:
+                    diagnosis.find_missing(self.path, self.rows(), [self._key(name) for name in required])
+                examined = True
+                batch = self._without_blank(batch, required, watched, start)
+            start += len(batch)
+            yield batch.select(required)
+
+    def collect(self, columns: dict[str, str]) -> pl.DataFrame:
+        """Columns of all rows under the names of their roles; only ``columns["item"]`` must be filled."""
+        try:
+            frame = self.frame.select(pl.col(name).alias(role) for role, name in columns.items()).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            self._explain(error)
+        frame = _empty_as_null(frame)
+        if frame["item"].null_count():
+            if self.rows is not None:
+                diagnosis.find_missing(self.path, self.rows(), [self._key(columns["item"])])
+            frame = frame.filter(pl.col("item").is_not_null())
+        return frame
+
+    def _without_blank(
+        self, batch: pl.DataFrame, required: list[str], watched: list[str], start: int
+    ) -> pl.DataFrame:
+        """Drops rows that are blank lines; any other null is an error."""
+        if self.rows is not None:
+            batch = batch.filter(~pl.all_horizontal(pl.col(watched).is_null()))
+        for name in required:
+            nulls = batch[name].is_null()
+            if nulls.any():
+                raise ValueError(
+                    f"{self.path}: column {name} is null or empty in data row {start + nulls.arg_max() + 1} "
+                    f"and {nulls.sum() - 1} of the rows after it; drop those rows"
+                )
+        return batch
+
+    def _explain(self, error: Exception) -> NoReturn:
+        """Raises the ValueError that says what polars stumbled over."""
+        if self.rows is not None:
+            for _ in self.rows():
+                pass
+        reason = str(error).strip().splitlines()
+        reason = reason[0] if reason else type(error).__name__
+        raise ValueError(f"{self.path} cannot be read: {reason}; mend the file or fetch it again") from error
+
+    def _key(self, name: str) -> str | int:
+        return name if format_suffix(self.path) in JSON_SUFFIXES else self.names.index(name)
+
+    def refuse(self, column: str, value: object, wanted: str) -> NoReturn:
+        """Raises the ValueError that says where ``column`` holds ``value``, which is not ``wanted``."""
+        place = str(self.path)
+        if self.rows is not None:
+            key = self._key(column)
+            for line, row in self.rows():
+                found = row.get(key) if isinstance(row, dict) else row[key]
+                if str(found).strip() == str(value).strip():
+                    place += f", line {line}"
+                    break
+        raise ValueError(f"{place}: column {column} holds {value!r}, which is not {wanted}")
+
+
+def _empty_as_null(batch: pl.DataFrame) -> pl.DataFrame:
+    """Text of no characters counts as a missing value."""
+    empty = [
+        column.name for column in batch if column.dtype == pl.String and (column.str.len_bytes() == 0).any()
+    ]
+    return batch.with_columns(pl.col(empty).replace("", None)) if empty else batch
+
+
+def find_paths(path: Paths) -> list[Path]:
+    """The files meant by a path, a pattern with ``*``, ``?`` or ``[...]``, or a list of these.
+
+    Files of a pattern come sorted by name. Raises FileNotFoundError if there is no such file.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        return list(itertools.chain.from_iterable(find_paths(part) for part in path))
+    found = Path(path).expanduser()
+    if found.is_file():
+        return [found]
+    if found.is_dir():
+        raise ValueError(
+            f"{found} is a directory; give the files in it, e.g. {os.fspath(found / '*.parquet')!r}"
+        )
+    matches = sorted(Path(match) for match in glob.glob(str(found)) if os.path.isfile(match))
+    if not matches:
+        raise FileNotFoundError(f"there is no file {found} (looked from {Path.cwd()}); check the path")
+    return matches
+
+
+def format_suffix(path: Path) -> str:
+    """The suffix that tells the format, ``.gz`` left out, in lower case."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def open_table(path: Path, separator: str | None, quote: str | None, has_header: bool) -> Table:
+    """Opens one file by its suffix; anything but Parquet and JSON lines is delimited text.
+
+    Args:
+      path: the file.
+      separator: what stands between fields; None finds it in the first line.
+      quote: the character around fields that hold a separator, or None where quotes are plain text.
+      has_header: whether the first line names the columns; else they are ``column_1``, ``column_2``, ...
+    """
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty; it should hold one interaction a line")
+    suffix = format_suffix(path)
+    if suffix in PARQUET_SUFFIXES:
+        return _open_parquet(path)
+    if suffix in JSON_SUFFIXES:
+        return _open_json(path)
+    return _open_delimited(path, separator, quote, has_header)
+
+
+def _open_parquet(path: Path) -> Table:
+    source = io.BytesIO(gzip.decompress(path.read_bytes())) if path.suffix.lower() == ".gz" else path
+    try:
+        frame = pl.scan_parquet(source, glob=False)
+        return Table(path, frame.collect_schema().names(), frame, None)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet ({error}); is it complete?") from error
+
+
+def _open_json(path: Path) -> Table:
+    names: dict[str, None] = {}
+    for _, row in itertools.islice(diagnosis.json_rows(path), 100):
+        names.update(dict.fromkeys(row))
+    if not names:
+        raise ValueError(f"{path} is empty; it should hold one JSON object a line")
+    frame = pl.scan_ndjson(path, schema=dict.fromkeys(names, pl.String))
+    return Table(path, list(names), frame, lambda: diagnosis.json_rows(path))
+
+
+def _open_delimited(path: Path, separator: str | None, quote: str | None, has_header: bool) -> Table:
+    if separator is None:
+        separator = _find_separator(path)
+    step = 2 if separator == "::" else 1
+    if len(separator) != 1 and separator != "::":
+        raise ValueError(f"separator {separator!r} must be one character or '::'; convert {path} first")
+    quote = None if step == 2 else quote
+    blank, fields = diagnosis.first_fields(path, separator[0], quote)
+    names = [field.strip() for field in fields] if has_header else []
+    names = [
+        name if name and name not in names[:place] else f"column_{place // step + 1}"
+        for place, name in enumerate(names or [""] * len(fields))
+    ]
+    schema = {f"{place}": pl.String for place in range(len(fields))}
+    frame = pl.scan_csv(
+        path,
+        separator=separator[0],
+        quote_char=quote,
+        has_header=False,
+        skip_rows=blank + has_header,
+        schema=schema,
+        glob=False,
+    )
+    chosen = {f"{place}": name for place, name in enumerate(names) if place % step == 0}
+    return Table(
+        path,
+        list(chosen.values()),
+        frame.select(pl.col(old).str.strip_chars().alias(new) for old, new in chosen.items()),
+        lambda: (
+            (line, row[::step])
+            for line, row in diagnosis.delimited_rows(path, separator[0], quote, len(fields), has_header)
+        ),
+    )
+
+
+def _find_separator(path: Path) -> str:
+    """The separator that the suffix promises, or else the first of ``SEPARATORS`` in the first line."""
+    line = next((line for line in diagnosis.text_lines(path) if line.strip()), "")
+    promised = SEPARATOR_OF_SUFFIX.get(format_suffix(path))
+    if promised is not None and promised in line:
+        return promised
+    return next((separator for separator in SEPARATORS if separator in line), promised or ",")
+
+
+__all__ = ["Paths", "Table", "find_paths", "format_suffix", "open_table"]

@@ -1,0 +1,210 @@
+"""What all denoising recommenders share: one noised target in, one loss; one reverse process out.
+
+A model brings a network with two methods, ``encode(items) -> context`` (everything that depends on no
+diffusion step) and ``denoise(context, x_t, t, ...) -> prediction``; training and sampling are here.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrec.batch import SequenceBatch, row_keys
+from jaxrec.diffusion import (
+    GaussianProcess,
+    Noise,
+    Prediction,
+    Sampler,
+    Trajectory,
+    fold_key,
+    split_key,
+)
+from jaxrec.losses import Loss
+from jaxrec.nn.random_bits import counters, hash_normal
+from jaxrec.recommender import LossOutput
+from jaxrec.typing import Array, Params, PRNGKey
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """How a noised target is made in training. The defaults are DiffuRec's; the rest is our reading.
+
+    A target that is plainly visible at small t gives the answer away: the loss looks fine and the samples are
+    poor. The options are ways against it that leave the reverse process as it is.
+
+    Attributes:
+      prediction: what the network's output means: ``"x0"``, ``"noise"`` or ``"velocity"``; the last two want
+        a visible x_t.
+      noise_power: t is drawn with density ∝ (t/T)^power; 0 is uniform, larger is noisier.
+      target_dropout: share of the training targets whose x_t is hidden (set to 0), as the condition is in
+        classifier-free guidance (Ho and Salimans 2022).
+      own_estimate: share of the training targets whose x_t is made from the model's own one-jump estimate
+        (from pure noise, without gradient) instead of the truth, as it is at inference. Costs one pass
+        more, without gradient.
+      self_conditioning: the network also sees its previous estimate of x_0; in training a first pass
+        gives it half of the time (Chen et al. 2023, arXiv 2208.04202). Costs one pass more.
+      history_loss: weight of the same loss on the history's own prediction, made without diffusion
+        (history-cached form only).
+    """
+
+    prediction: Prediction = "x0"
+    noise_power: float = 0.0
+    target_dropout: float = 0.0
+    own_estimate: float = 0.0
+    self_conditioning: bool = False
+    history_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.prediction not in ("x0", "noise", "velocity"):
+            raise ValueError(f"prediction is {self.prediction!r}, but must be 'x0', 'noise' or 'velocity'")
+        for name in ("target_dropout", "own_estimate"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must lie between 0 and 1")
+        for name in ("noise_power", "history_loss"):
+            if getattr(self, name) < 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative")
+
+
+class DenoisingRecommender:
+    """Base of the diffusion recommenders: ``init``, ``loss``, ``query`` and ``items`` of the protocol.
+
+    A subclass is a frozen dataclass; it offers the attributes below as fields or properties.
+
+    Attributes:
+      num_items, max_length, loss_function: as in every recommender.
+      target_positions: ``"last"`` (one target a window) or ``"all"``.
+      process: the forward process.
+      sampler: the reverse process.
+      noise: the forward process's ε.
+      objective: how targets are noised in training.
+      network: the Linen module, with ``encode`` and ``denoise``.
+    """
+
+    num_items: int
+    max_length: int
+    loss_function: Loss
+    target_positions: Literal["all", "last"]
+    process: GaussianProcess
+    sampler: Sampler
+    noise: Noise
+    objective: Objective
+    network: nn.Module
+
+    @property
+    def stochastic(self) -> bool:
+        """A reverse process starts from random noise."""
+        return True
+
+    def init(self, key: PRNGKey) -> Params:
+        """Fresh parameters, float32."""
+        items = jnp.ones((1, self.max_length), jnp.int32)
+        return self.network.init(key, items)["params"]
+
+    def items(self, params: Params) -> Array:
+        """The item table ``[V, D]``: x_0 of every item, and what the estimate is ranked by."""
+        return params["item_embedding"]["table"]
+
+    def loss(
+        self, params: Params, batch: SequenceBatch, key: PRNGKey, *, step: Array | int = 0
+    ) -> LossOutput:
+        """Sums of the weighted loss of x̂_0 against the table; ``step`` is not used."""
+        del step
+        encode_key, target_key, loss_key, history_key = jax.random.split(key, 4)
+        last = slice(-1, None) if self.target_positions == "last" else slice(None)
+        targets, weights = batch.targets[:, last], batch.weights[:, last]
+        context = self._encode(params, batch.items, encode_key)
+        x0 = jnp.take(self.items(params), targets, axis=0)
+        estimate = self._training_estimate(params, context, x0, batch.items.shape[1], target_key)
+
+        def ranking_loss(queries: Array, ranking_key: PRNGKey) -> tuple[Array, Array]:
+            return self.loss_function(
+                queries, self.items(params), targets, weights, ranking_key, num_items=self.num_items
+            )
+
+        total, weight = ranking_loss(estimate, loss_key)
+        metrics = {"cross_entropy": total}
+        if self.objective.history_loss:
+            history_total, _ = ranking_loss(context.states, history_key)
+            metrics["history"] = history_total
+            total += self.objective.history_loss * history_total
+        return LossOutput(total, weight, metrics)
+
+    def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
+        """The sampled x_0 of each history: ``[B, D]`` float32."""
+        denoise, sample_key = self._reverse_process(params, items, key)
+        shape = (items.shape[0], 1, self.items(params).shape[1])
+        conditioned = self.objective.self_conditioning
+        return self.sampler.sample(denoise, sample_key, shape, self_conditioning=conditioned)[:, 0]
+
+    def trajectory(self, params: Params, items: Array, key: PRNGKey) -> Trajectory:
+        """Every step of the same reverse process; ``x_t`` and ``x0_hat`` are ``[S, B, D]``."""
+        denoise, sample_key = self._reverse_process(params, items, key)
+        shape = (items.shape[0], 1, self.items(params).shape[1])
+        conditioned = self.objective.self_conditioning
+        steps = self.sampler.trajectory(denoise, sample_key, shape, self_conditioning=conditioned)
+        return Trajectory(steps.timesteps, steps.x_t[:, :, 0], steps.x0_hat[:, :, 0])
+
+    def _encode(self, params: Params, items: Array, key: PRNGKey | None) -> Any:
+        """The network's context; in training if there is a key."""
+        rngs = {} if key is None else {"dropout": key}
+        arguments = {"train": key is not None, "rngs": rngs, "method": "encode"}
+        return self.network.apply({"params": params}, items, **arguments)
+
+    def _denoise(self, params: Params, context, x_t, t, normal, previous, key: PRNGKey | None) -> Array:
+        """The estimate of x_0 ``[B, N, D]``; in training if there is a key."""
+        rngs = {} if key is None else {"dropout": key}
+        prediction = self.network.apply(
+            {"params": params},
+            *(context, x_t, t, normal, previous),
+            train=key is not None,
+            rngs=rngs,
+            method="denoise",
+        )
+        return self.process.to_x0(prediction, x_t, t, self.objective.prediction)
+
+    def _training_estimate(self, params: Params, context, x0: Array, length: int, key: PRNGKey) -> Array:
+        """x̂_0 ``[B, N, D]`` of the targets ``x0`` ``[B, N, D]``, noised at random steps."""
+        step_key, noise_key, hide_key, own_key, condition_key, pass_key = jax.random.split(key, 6)
+        objective, (batch, count, width) = self.objective, x0.shape
+
+        def estimate(x_t: Array, t: Array, previous: Array | None, one_key: PRNGKey) -> Array:
+            normal_key, dropout_key = jax.random.split(one_key)
+            normal = hash_normal(normal_key, counters((batch, length, width)))
+            return self._denoise(params, context, x_t, t, normal, previous, dropout_key)
+
+        nothing = jnp.zeros_like(x0) if objective.self_conditioning else None
+        t = self.process.draw_steps(step_key, (batch, count), objective.noise_power)
+        noise = self.noise.draw(noise_key, x0.shape)
+        if objective.own_estimate:
+            noisiest = jnp.full_like(t, self.process.num_steps - 1)
+            jump_key, noise_key, choice_key = jax.random.split(own_key, 3)
+            own = estimate(self.noise.draw(noise_key, x0.shape), noisiest, nothing, jump_key)
+            chosen = jax.random.bernoulli(choice_key, objective.own_estimate, (batch, count, 1))
+            x0 = jnp.where(chosen, jax.lax.stop_gradient(own), x0)
+        x_t = self.process.corrupt(x0, t, noise)
+        if objective.target_dropout:
+            hidden = jax.random.bernoulli(hide_key, objective.target_dropout, (batch, count, 1))
+            x_t = jnp.where(hidden, 0.0, x_t)
+        previous = nothing
+        if objective.self_conditioning:
+            first_key, choice_key = jax.random.split(condition_key)
+            first = jax.lax.stop_gradient(estimate(x_t, t, nothing, first_key))
+            previous = jnp.where(jax.random.bernoulli(choice_key, 0.5, (batch, count, 1)), first, nothing)
+        return estimate(x_t, t, previous, pass_key)
+
+    def _reverse_process(self, params: Params, items: Array, key: PRNGKey):
+        """The sampler's ``denoise`` and its keys, one a row; every draw is counted from the row's end."""
+        sample_key, signal_key = split_key(row_keys(key, items))
+        context = self._encode(params, items, None)
+        places = counters((items.shape[1], self.items(params).shape[1]))[::-1]
+
+        def denoise(x_t: Array, t: Array, previous: Array | None = None) -> Array:
+            normal = hash_normal(fold_key(signal_key, t), places)
+            return self._denoise(params, context, x_t, t, normal, previous, None)
+
+        return denoise, sample_key
+
+
+__all__ = ["DenoisingRecommender", "Objective"]

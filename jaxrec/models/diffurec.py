@@ -1,0 +1,185 @@
+"""DiffuRec (Li, Sun, Li: TOIS 2023, arXiv 2304.00686)."""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxrec.batch import PADDING_ID
+from jaxrec.diffusion import GaussianProcess, Noise, Sampler, Schedule, TruncatedLinearSchedule
+from jaxrec.losses import Loss, SoftmaxLoss
+from jaxrec.models.denoising import DenoisingRecommender, Objective
+from jaxrec.models.encoder import ComputeType
+from jaxrec.nn.approximator import PrefixApproximator, PrefixContext
+from jaxrec.nn.dropout import Dropout
+from jaxrec.nn.embedding import ItemEmbedding, PositionEmbedding
+from jaxrec.nn.encoder import Activation
+from jaxrec.recommender import table_rows
+from jaxrec.typing import Array
+
+
+class HistoryInput(nn.Module):
+    """e: item embeddings, dropout, places (optional), LayerNorm, in DiffuRec's order.
+
+    Attributes:
+      max_length: the longest history.
+      positions: whether places, counted from the end, are embedded.
+      dropout_rate: on the embeddings, in training.
+    """
+
+    max_length: int
+    positions: bool
+    dropout_rate: float
+
+    @nn.compact
+    def __call__(self, embedded: Array, *, train: bool) -> Array:
+        """``[B, L, D]`` to ``[B, L, D]`` float32."""
+        hidden = Dropout(self.dropout_rate, deterministic=not train)(embedded)
+        if self.positions:
+            hidden = PositionEmbedding(self.max_length, name="positions")(hidden)
+        return nn.LayerNorm(name="norm")(hidden)
+
+
+class PrefixNetwork(nn.Module):
+    """Item table, input and per-prefix approximator.
+
+    Attributes:
+      item_embedding: the table.
+      history_input: from embeddings to e.
+      approximator: from e and the noised target to x̂_0.
+    """
+
+    item_embedding: ItemEmbedding
+    history_input: HistoryInput
+    approximator: PrefixApproximator
+
+    def encode(self, items: Array, *, train: bool) -> PrefixContext:
+        """Everything of ``items`` ``[B, L]`` that depends on no diffusion step."""
+        history = self.history_input(self.item_embedding(items), train=train)
+        return self.approximator.prepare(history, (items != PADDING_ID)[:, None, None, :])
+
+    def denoise(self, context: PrefixContext, x_t, t, normal, previous, *, train: bool) -> Array:
+        """See ``PrefixApproximator``."""
+        return self.approximator(context, x_t, t, normal, previous, train=train)
+
+    def __call__(self, items: Array) -> Array:
+        """Touches every parameter, for ``init``; the estimate of x_0 from x_t = 0 at t = 0."""
+        context = self.encode(items, train=False)
+        nothing = jnp.zeros_like(context.history[:, -1:])
+        normal = jnp.zeros_like(context.history)
+        return self.denoise(context, nothing, jnp.int32(0), normal, nothing, train=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffuRecRecommender(DenoisingRecommender):
+    """Denoises the embedding of the next item, guided by the history: 32 steps of the whole transformer.
+
+    As published (authors' code), but padded positions are masked as keys, the padding row takes no part in
+    the softmax, and losses are summed over samples, not averaged over batches. One training sample for
+    every prefix.
+
+    Attributes:
+      num_items: filled from the data.
+      max_length: newest items that are read.
+      width: D.
+      num_layers: transformer blocks, pre-norm, bidirectional.
+      num_heads: attention heads; must divide ``width``.
+      feed_forward_multiplier: hidden width of the feed-forward, in units of ``width``.
+      activation: of the feed-forward.
+      input_dropout_rate: on the item embeddings.
+      dropout_rate: in the blocks.
+      positions: whether places, counted from the end, are embedded (not in the authors' code).
+      embedding_stddev: of the item table's initial values; 1 gives x_0 the scale of the noise, as in the
+        authors' code.
+      schedule: of the forward process; its ``num_steps`` is T.
+      uncertainty: λ, of Λ ~ Normal(λ, λ), by which each position and channel sees the noised target.
+      sampler_kind: ``"ddpm"`` or ``"ddim"``.
+      num_inference_steps: reverse steps, at most T; ``None`` takes all.
+      eta: noise of the DDIM sampler.
+      loss_function: of x̂_0 against the item table.
+      dtype: compute type; parameters are always float32.
+    """
+
+    num_items: int = 0
+    max_length: int = 50
+    width: int = 128
+    num_layers: int = 4
+    num_heads: int = 4
+    feed_forward_multiplier: int = 4
+    activation: Activation = "gelu"
+    input_dropout_rate: float = 0.3
+    dropout_rate: float = 0.1
+    positions: bool = False
+    embedding_stddev: float = 1.0
+    schedule: Schedule = dataclasses.field(default_factory=TruncatedLinearSchedule)
+    uncertainty: float = 0.001
+    sampler_kind: Literal["ddpm", "ddim"] = "ddpm"
+    num_inference_steps: int | None = None
+    eta: float = 0.0
+    loss_function: Loss = dataclasses.field(default_factory=SoftmaxLoss)
+    dtype: ComputeType = "float32"
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        _ = self.sampler  # refuses wrong sampler settings at construction
+
+    @property
+    def target_positions(self) -> Literal["all", "last"]:
+        """One target a window."""
+        return "last"
+
+    @property
+    def process(self) -> GaussianProcess:
+        """The forward process."""
+        return GaussianProcess(self.schedule)
+
+    @property
+    def sampler(self) -> Sampler:
+        """The reverse process."""
+        return Sampler(self.process, self.sampler_kind, self.num_inference_steps, eta=self.eta)
+
+    @property
+    def noise(self) -> Noise:
+        """Plain Gaussian noise."""
+        return Noise("none")
+
+    @property
+    def objective(self) -> Objective:
+        """x_0-prediction, t uniform, and nothing else."""
+        return Objective()
+
+    @property
+    def network(self) -> PrefixNetwork:
+        """The Linen module."""
+        return PrefixNetwork(
+            ItemEmbedding(table_rows(self.num_items), self.width, self.embedding_stddev),
+            HistoryInput(self.max_length, self.positions, self.input_dropout_rate),
+            PrefixApproximator(
+                num_steps=self.schedule.num_steps,
+                width=self.width,
+                num_layers=self.num_layers,
+                num_heads=self.num_heads,
+                hidden_width=self.feed_forward_multiplier * self.width,
+                activation=self.activation,
+                dropout_rate=self.dropout_rate,
+                dtype=jnp.dtype(self.dtype),
+                scale=self.uncertainty,
+            ),
+        )
+
+
+def check_sizes(recommender) -> None:
+    """Refuses sizes below 1 and a width that the heads do not divide.
+
+    Raises:
+      ValueError: names the field and its value.
+    """
+    for name in ("max_length", "width", "num_layers", "num_heads", "feed_forward_multiplier"):
+        if getattr(recommender, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(recommender, name)}")
+    if recommender.width % recommender.num_heads:
+        raise ValueError(f"width {recommender.width} is not divisible by num_heads {recommender.num_heads}")
+
+
+__all__ = ["DiffuRecRecommender", "HistoryInput", "PrefixNetwork", "check_sizes"]

@@ -1,0 +1,195 @@
+"""DiffuRecSys (Zolghadr, Winther, Jeha: ROEGEN at RecSys 2024, arXiv 2410.19429), in two forms."""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxrec.diffusion import GaussianProcess, Noise, Sampler, Schedule, TruncatedLinearSchedule
+from jaxrec.losses import Loss, SoftmaxLoss
+from jaxrec.models.denoising import DenoisingRecommender, Objective
+from jaxrec.models.diffurec import HistoryInput, PrefixNetwork, check_sizes
+from jaxrec.models.encoder import ComputeType
+from jaxrec.nn.approximator import PrefixApproximator
+from jaxrec.nn.attention import DotProduct, attention_mask
+from jaxrec.nn.cross_attention import CrossAttentionForm
+from jaxrec.nn.embedding import ItemEmbedding
+from jaxrec.nn.encoder import Activation, TransformerEncoder
+from jaxrec.nn.target_approximator import TargetApproximator, TargetContext
+from jaxrec.nn.target_signal import Visibility
+from jaxrec.recommender import table_rows
+from jaxrec.typing import Array
+
+
+class CachedNetwork(nn.Module):
+    """Item table, causal encoder of the history, and an approximator whose tokens are the targets.
+
+    Attributes:
+      item_embedding: the table.
+      history_input: from embeddings to the encoder's input.
+      encoder: of the history, without any target.
+      approximator: from the history's states and the noised targets to x̂_0.
+    """
+
+    item_embedding: ItemEmbedding
+    history_input: HistoryInput
+    encoder: TransformerEncoder
+    approximator: TargetApproximator
+
+    def encode(self, items: Array, *, train: bool) -> TargetContext:
+        """The history ``[B, L]``, cached; in training with a target at every position, else at the last."""
+        mask = attention_mask(items, causal=True)
+        history = self.history_input(self.item_embedding(items), train=train)
+        history, _ = self.encoder(history, mask, train=train)
+        return self.approximator.prepare(history, mask, last_only=not train)
+
+    def denoise(self, context: TargetContext, x_t, t, normal, previous, *, train: bool) -> Array:
+        """See ``TargetApproximator``; of ``normal`` ``[B, L, D]`` the last N places are used."""
+        count = context.states.shape[1]
+        return self.approximator(context, x_t, t, normal[:, -count:], previous, train=train)
+
+    def __call__(self, items: Array) -> Array:
+        """Touches every parameter, for ``init``; the estimate of x_0 from x_t = 0 at t = 0."""
+        context = self.encode(items, train=False)
+        nothing = jnp.zeros_like(context.states)
+        return self.denoise(context, nothing, jnp.int32(0), nothing, nothing, train=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffuRecSysRecommender(DenoisingRecommender):
+    """DiffuRec with offset noise and a cross-attention approximator.
+
+    ``per-prefix`` is the published form: one training sample for every prefix, the whole transformer at
+    every reverse step; without cross-attention and offset it is DiffuRec. ``history-cached`` is our faster
+    reading: the history is encoded once, causally and without the target; targets are noised at every
+    position at once, and a reverse step costs one token.
+
+    Attributes:
+      num_items: filled from the data.
+      form: ``"per-prefix"`` or ``"history-cached"``.
+      max_length: newest items that are read.
+      width: D.
+      num_layers: blocks of the per-prefix approximator, or of the encoder of the history.
+      target_layers: blocks of the approximator (history-cached only).
+      num_heads: attention heads; must divide ``width``.
+      feed_forward_multiplier: hidden width of the feed-forwards, in units of ``width``.
+      activation: of the feed-forwards.
+      input_dropout_rate: on the item embeddings.
+      dropout_rate: in the blocks.
+      positions: whether places, counted from the end, are embedded.
+      embedding_stddev: of the item table's initial values; 1 gives x_0 the scale of the noise.
+      cross_attention: from the noised target to the history: ``"none"``, ``"softmax"`` or ``"linear"``.
+      noise: of the forward process; the offset's published strength is 0.1, ``"shared"`` is our reading.
+        The reverse process draws plain noise.
+      schedule: of the forward process; its ``num_steps`` is T.
+      visibility: how much of the noised target is seen: ``"uncertain"`` (Λ ~ Normal(λ, λ), DiffuRec),
+        ``"fixed"`` (λ) or ``"learned"`` (a scale for each step and channel, starting at λ).
+      uncertainty: λ.
+      start_from_history: whether the approximator refines the history's own prediction (history-cached
+        only); without it, it starts from the noised target alone.
+      objective: how targets are noised in training.
+      sampler_kind: ``"ddpm"`` or ``"ddim"``.
+      num_inference_steps: reverse steps, at most T; ``None`` takes all.
+      eta: noise of the DDIM sampler.
+      loss_function: of x̂_0 against the item table.
+      dtype: compute type; parameters are always float32.
+    """
+
+    num_items: int = 0
+    form: Literal["per-prefix", "history-cached"] = "per-prefix"
+    max_length: int = 100
+    width: int = 256
+    num_layers: int = 4
+    target_layers: int = 1
+    num_heads: int = 4
+    feed_forward_multiplier: int = 4
+    activation: Activation = "gelu"
+    input_dropout_rate: float = 0.3
+    dropout_rate: float = 0.1
+    positions: bool = False
+    embedding_stddev: float = 1.0
+    cross_attention: CrossAttentionForm = "softmax"
+    noise: Noise = dataclasses.field(default_factory=lambda: Noise("shared", 0.1))
+    schedule: Schedule = dataclasses.field(default_factory=TruncatedLinearSchedule)
+    visibility: Visibility = "uncertain"
+    uncertainty: float = 0.001
+    start_from_history: bool = True
+    objective: Objective = dataclasses.field(default_factory=Objective)
+    sampler_kind: Literal["ddpm", "ddim"] = "ddpm"
+    num_inference_steps: int | None = None
+    eta: float = 0.0
+    loss_function: Loss = dataclasses.field(default_factory=SoftmaxLoss)
+    dtype: ComputeType = "float32"
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+        if self.form not in ("per-prefix", "history-cached"):
+            raise ValueError(f"form is {self.form!r}, but must be 'per-prefix' or 'history-cached'")
+        if self.cross_attention not in ("none", "softmax", "linear"):
+            raise ValueError(
+                f"cross_attention is {self.cross_attention!r}, but must be 'none', 'softmax' or 'linear'"
+            )
+        if self.visibility not in ("uncertain", "fixed", "learned"):
+            raise ValueError(
+                f"visibility is {self.visibility!r}, but must be 'uncertain', 'fixed' or 'learned'"
+            )
+        if self.form == "history-cached" and self.target_layers < 1:
+            raise ValueError(f"target_layers must be at least 1, got {self.target_layers}")
+        if self.form == "per-prefix" and self.objective.history_loss:
+            raise ValueError("objective.history_loss needs form='history-cached': per prefix, the history has"
+                             " no prediction of its own; set it to 0")  # fmt: skip
+        _ = self.sampler  # refuses wrong sampler settings at construction
+
+    @property
+    def target_positions(self) -> Literal["all", "last"]:
+        """All positions at once with a cached history, else one target a window."""
+        return "all" if self.form == "history-cached" else "last"
+
+    @property
+    def process(self) -> GaussianProcess:
+        """The forward process."""
+        return GaussianProcess(self.schedule)
+
+    @property
+    def sampler(self) -> Sampler:
+        """The reverse process."""
+        return Sampler(self.process, self.sampler_kind, self.num_inference_steps, eta=self.eta)
+
+    @property
+    def network(self) -> PrefixNetwork | CachedNetwork:
+        """The Linen module."""
+        embedding = ItemEmbedding(table_rows(self.num_items), self.width, self.embedding_stddev)
+        history_input = HistoryInput(self.max_length, self.positions, self.input_dropout_rate)
+        common = {
+            "num_heads": self.num_heads,
+            "hidden_width": self.feed_forward_multiplier * self.width,
+            "activation": self.activation,
+            "dropout_rate": self.dropout_rate,
+            "dtype": jnp.dtype(self.dtype),
+        }
+        target = {
+            "num_steps": self.schedule.num_steps,
+            "width": self.width,
+            "cross_attention": self.cross_attention,
+            "visibility": self.visibility,
+            "scale": self.uncertainty,
+            "self_conditioning": self.objective.self_conditioning,
+            **common,
+        }
+        if self.form == "per-prefix":
+            approximator = PrefixApproximator(num_layers=self.num_layers, **target)
+            return PrefixNetwork(embedding, history_input, approximator)
+        encoder = TransformerEncoder(
+            num_layers=self.num_layers,
+            attention=DotProduct(),
+            attention_dropout_rate=self.dropout_rate,
+            **common,
+        )
+        approximator = TargetApproximator(
+            num_layers=self.target_layers, start_from_history=self.start_from_history, **target
+        )
+        return CachedNetwork(embedding, history_input, encoder, approximator)
+
+
+__all__ = ["CachedNetwork", "DiffuRecSysRecommender"]

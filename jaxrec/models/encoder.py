@@ -1,0 +1,213 @@
+"""SASRec and every model that differs from it in the attention alone (AWRSR, V-GenAtt, D-GenAtt)."""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrec.batch import SequenceBatch, row_keys
+from jaxrec.losses import Loss, SoftmaxLoss
+from jaxrec.nn.attention import DotProduct, attention_mask
+from jaxrec.nn.embedding import ItemEmbedding, SequenceInput
+from jaxrec.nn.encoder import Activation, TransformerEncoder
+from jaxrec.recommender import LossOutput, table_rows
+from jaxrec.typing import Array, Params, PRNGKey
+
+ComputeType = Literal["float32", "bfloat16"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalty:
+    """A term that an attention provider adds to the training loss.
+
+    Attributes:
+      name: as the provider names it (``kl``, ``denoising``).
+      coefficient: its weight once warmed up.
+      warmup_steps: optimizer steps over which the weight rises linearly from 0.
+    """
+
+    name: str
+    coefficient: float
+    warmup_steps: int = 0
+
+    def __post_init__(self):
+        if self.coefficient < 0 or self.warmup_steps < 0:
+            raise ValueError(f"penalty {self.name!r}: coefficient and warmup_steps must not be negative: {self}")
+
+    def weight(self, step: Array | int) -> Array:
+        """The coefficient at an optimizer step."""
+        progress = (jnp.asarray(step, jnp.float32) + 1.0) / max(self.warmup_steps, 1)
+        return self.coefficient * jnp.minimum(progress, 1.0)
+
+
+class SequenceEncoder(nn.Module):
+    """Item table, input, transformer: from ids ``[B, L]`` to hidden states, next item tied to the table."""
+
+    model: "EncoderRecommender"
+
+    def setup(self):
+        model, dtype = self.model, jnp.dtype(self.model.dtype)
+        attention = model.attention
+        if "max_length" in attention.__dataclass_fields__:
+            attention = attention.clone(max_length=model.max_length)
+        self.item_embedding = ItemEmbedding(table_rows(model.num_items), model.width)
+        self.sequence_input = SequenceInput(
+            max_length=model.max_length,
+            positions=model.positions,
+            scale=model.width**0.5 if model.scale_embedding else 1.0,
+            dropout_rate=model.dropout_rate,
+            dtype=dtype,
+        )
+        self.encoder = TransformerEncoder(
+            num_layers=model.num_layers,
+            num_heads=model.num_heads,
+            hidden_width=model.feed_forward_multiplier * model.width,
+            attention=attention,
+            dropout_rate=model.dropout_rate,
+            attention_dropout_rate=model.attention_dropout_rate,
+            activation=model.activation,
+            norm_first=model.norm_first,
+            dtype=dtype,
+            rematerialise=model.rematerialise,
+        )
+
+    def __call__(
+        self, items: Array, *, train: bool, last_only: bool = False
+    ) -> tuple[Array, dict[str, Array]]:
+        """Hidden states ``[B, L, D]`` float32 (``[B, 1, D]`` with ``last_only``) and penalties ``[B, L]``."""
+        hidden = self.sequence_input(self.item_embedding(items), train=train)
+        return self.encoder(hidden, attention_mask(items, causal=True), train=train, last_only=last_only)
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderRecommender:
+    """A causal transformer over the history that scores items by inner product with its last state.
+
+    With ``DotProduct`` attention this is SASRec (Kang and McAuley 2018, arXiv 1808.09781) trained with the
+    loss of your choice, by default the full softmax; other providers make the other models.
+
+    Attributes:
+      num_items: filled from the data.
+      max_length: newest items that are read.
+      width: D, of embeddings and hidden states.
+      num_layers: transformer blocks.
+      num_heads: attention heads; must divide ``width``.
+      attention: the attention provider.
+      feed_forward_multiplier: hidden width of the feed-forward, in units of ``width``.
+      activation: of the feed-forward.
+      dropout_rate: on the input and inside the blocks.
+      attention_dropout_rate: on the attention weights.
+      norm_first: pre-norm (True) or post-norm blocks.
+      positions: whether positions, counted from the end, are embedded.
+      scale_embedding: whether item embeddings enter multiplied by √D.
+      loss_function: what is minimised.
+      penalties: coefficients of the provider's penalties; one that is missing is an error.
+      dtype: compute type; parameters are always float32.
+      rematerialise: trade time for memory in the backward pass.
+    """
+
+    num_items: int = 0
+    max_length: int = 50
+    width: int = 128
+    num_layers: int = 2
+    num_heads: int = 2
+    attention: nn.Module = DotProduct()
+    feed_forward_multiplier: int = 1
+    activation: Activation = "relu"
+    dropout_rate: float = 0.5
+    attention_dropout_rate: float = 0.0
+    norm_first: bool = True
+    positions: bool = True
+    scale_embedding: bool = True
+    loss_function: Loss = SoftmaxLoss()
+    penalties: tuple[Penalty, ...] = ()
+    dtype: ComputeType = "float32"
+    rematerialise: bool = False
+
+    def __post_init__(self):
+        if self.width % self.num_heads:
+            raise ValueError(f"width {self.width} is not divisible by num_heads {self.num_heads}")
+        for name in ("max_length", "width", "num_layers", "num_heads", "feed_forward_multiplier"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def target_positions(self) -> Literal["all", "last"]:
+        """All, unless the attention sees the whole sequence at once (the global form of GenAtt)."""
+        return getattr(self.attention, "target_positions", "all")
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the attention draws at inference."""
+        return getattr(self.attention, "stochastic_at_inference", False)
+
+    @property
+    def module(self) -> SequenceEncoder:
+        """The Linen module; ``module.apply({"params": params}, items, train=False)``."""
+        return SequenceEncoder(self)
+
+    def init(self, key: PRNGKey) -> Params:
+        """Fresh parameters, float32."""
+        names = ("params", "dropout", "latent", "diffusion")
+        rngs = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+        items = jnp.ones((1, self.max_length), jnp.int32)
+        return self.module.init(rngs, items, train=False)["params"]
+
+    def loss(self, params: Params, batch: SequenceBatch, key: PRNGKey, *, step: Array | int = 0) -> LossOutput:
+        """Sums of the weighted loss over a batch; metrics hold the loss without penalties, and each penalty."""
+        loss_key, *stream_keys = jax.random.split(key, 4)
+        rngs = dict(zip(("dropout", "latent", "diffusion"), stream_keys, strict=True))
+        last_only = self.target_positions == "last"
+        hidden, penalties = self.module.apply(
+            {"params": params}, batch.items, train=True, last_only=last_only, rngs=rngs
+        )
+        targets = batch.targets[:, -1:] if last_only else batch.targets
+        weights = batch.weights[:, -1:] if last_only else batch.weights
+        total, weight = self.loss_function(
+            hidden.reshape(-1, self.width),
+            self.items(params),
+            targets.reshape(-1),
+            weights.reshape(-1),
+            loss_key,
+            num_items=self.num_items,
+        )
+        metrics = {"cross_entropy": total}
+        coefficients = {penalty.name: penalty for penalty in self.penalties}
+        for name, term in penalties.items():
+            if name not in coefficients:
+                raise ValueError(
+                    f"the attention {type(self.attention).__name__} has the penalty {name!r}, for which the model"
+                    f" has no coefficient; add Penalty({name!r}, coefficient) to its penalties"
+                )
+            summed = jnp.sum(term[:, -weights.shape[1] :] * weights)
+            total += coefficients[name].weight(step) * summed
+            metrics[name] = summed
+        return LossOutput(total, weight, metrics)
+
+    def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
+        """The last hidden state of each history: ``[B, D]`` float32, from ``items`` ``[B, L]``."""
+        if not self.stochastic:
+            hidden, _ = self.module.apply({"params": params}, items, train=False, last_only=True)
+            return hidden[:, 0]
+
+        def one_row(row: Array, row_key: PRNGKey) -> Array:
+            latent, diffusion = jax.random.split(row_key)
+            hidden, _ = self.module.apply(
+                {"params": params},
+                row[None],
+                train=False,
+                last_only=True,
+                rngs={"latent": latent, "diffusion": diffusion},
+            )
+            return hidden[0, 0]
+
+        return jax.vmap(one_row)(items, row_keys(key, items))
+
+    def items(self, params: Params) -> Array:
+        """The item table ``[V, D]``."""
+        return params["item_embedding"]["table"]
+
+
+__all__ = ["ComputeType", "EncoderRecommender", "Penalty", "SequenceEncoder"]

@@ -1,0 +1,111 @@
+"""Frozen dataclasses (Linen modules among them) to JSON and back, with clear words on what does not fit."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any
+
+import flax.linen as nn
+
+KIND = "kind"
+FILLED_BY_OWNER = ("parent", "name", "num_heads", "max_length", "dtype")
+Components = dict[str, type]
+
+
+def config_fields(cls: type) -> list[dataclasses.Field]:
+    """The fields of a dataclass that a person sets; for a Linen module, not those that its owner fills in."""
+    left_out = FILLED_BY_OWNER if issubclass(cls, nn.Module) else ()
+    return [field for field in dataclasses.fields(cls) if field.init and field.name not in left_out]
+
+
+def to_json(value: Any) -> Any:
+    """A JSON-able form: a dataclass becomes an object with its class name under ``kind``."""
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: to_json(getattr(value, field.name)) for field in config_fields(type(value))}
+        return {KIND: type(value).__name__, **fields}
+    if isinstance(value, tuple | list):
+        return [to_json(part) for part in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"a config holds numbers, strings, tuples and dataclasses; {value!r} is none of them")
+
+
+def from_json(data: Any, expected: Any, components: Components, path: str = "config") -> Any:
+    """Builds a value of a type from its JSON form.
+
+    Args:
+      data: what ``json.load`` gave.
+      expected: the type hint of the place it goes to.
+      components: the dataclasses that ``kind`` may name.
+      path: where in the config this is, for messages.
+
+    Raises:
+      ValueError: an unknown key or kind, or a value of another type; says where, and the nearest name.
+    """
+    if dataclasses.is_dataclass(expected) or isinstance(data, dict):
+        return _dataclass_from_json(data, expected, components, path)
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin is typing.Literal:
+        if data in arguments:
+            return data
+        raise ValueError(f"{path} must be one of {', '.join(map(repr, arguments))}, got {data!r}")
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise ValueError(f"{path} must be a list, got {data!r}")
+        inner = arguments[0] if arguments[-1] is Ellipsis or len(set(arguments)) == 1 else Any
+        return tuple(from_json(part, inner, components, f"{path}[{i}]") for i, part in enumerate(data))
+    if origin in (typing.Union, types.UnionType):
+        return _union_from_json(data, arguments, components, path)
+    if expected is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if isinstance(expected, type) and (type(data) is not expected):
+        raise ValueError(f"{path} must be of type {expected.__name__}, got {data!r}")
+    return data
+
+
+def _union_from_json(data: Any, alternatives: tuple, components: Components, path: str) -> Any:
+    reasons = []
+    for alternative in alternatives:
+        if alternative is type(None):
+            if data is None:
+                return None
+            continue
+        try:
+            return from_json(data, alternative, components, path)
+        except ValueError as error:
+            reasons.append(str(error))
+    raise ValueError(reasons[0] if reasons else f"{path} must be null, got {data!r}")
+
+
+def _dataclass_from_json(data: Any, expected: Any, components: Components, path: str) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} must be an object with keys, got {data!r}")
+    cls = expected if dataclasses.is_dataclass(expected) else None
+    if KIND in data:
+        cls = components.get(data[KIND])
+        if cls is None:
+            raise ValueError(f"{path}.{KIND} is {data[KIND]!r}{nearest(data[KIND], components)}")
+    if cls is None:
+        raise ValueError(f"{path} needs a {KIND!r}, one of {', '.join(sorted(components))}")
+    if isinstance(expected, type) and not issubclass(cls, expected):
+        raise ValueError(f"{path} must be a {expected.__name__}, got a {cls.__name__}")
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in config_fields(cls)]
+    values = {}
+    for key, value in data.items():
+        if key == KIND:
+            continue
+        if key not in names:
+            raise ValueError(f"{path}.{key} is not a key of {cls.__name__}{nearest(key, names)}")
+        values[key] = from_json(value, hints[key], components, f"{path}.{key}")
+    return cls(**values)
+
+
+def nearest(name: str, known: Any) -> str:
+    """Words for an error message: the name that was probably meant, or all of them."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(known))}"
+
+
+__all__ = ["KIND", "Components", "config_fields", "from_json", "nearest", "to_json"]

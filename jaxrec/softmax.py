@@ -1,0 +1,276 @@
+"""Full softmax cross-entropy over a catalogue, without ever holding every token's logits.
+
+Two ways, both exact and both with their own gradient (``jax.custom_vjp``):
+
+* **by tokens**, for moderate catalogues: blocks of tokens against the whole table. The gradient is
+  made in the forward pass, while the block's probabilities are at hand: three matrix products.
+* **by items**, for large catalogues: tiles of tokens × rows of the table. One pass finds each token's
+  log-sum-exp, the backward pass makes the probabilities again: four matrix products, and memory that
+  depends on neither the number of tokens nor the number of items.
+
+Tokens of weight 0 (padding) are moved to the end and whole blocks of them are never computed. The
+arrays may be one shard of a table whose rows are split over a mesh axis (``Plan.table_axis``): maxima,
+sums and the query's gradient are then added over that axis, and everything else is local.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec.packing import Tokens, pack, read_block, write_block
+from jaxrec.typing import Array, Dtype
+
+
+class Plan(NamedTuple):
+    """How a full softmax is computed (hashable: static under jit).
+
+    Attributes:
+      num_items: rows 1 to ``num_items`` of the whole table are items, the others are masked.
+      block: tokens of one block.
+      chunk: rows of the table of one tile; ``None`` computes by tokens.
+      dtype: of the operands of the matrix products; they are always summed in float32.
+      table_axis: mesh axis over which the rows of the table are split in equal, consecutive parts.
+    """
+
+    num_items: int
+    block: int
+    chunk: int | None = None
+    dtype: Dtype = np.float32
+    table_axis: str | None = None
+
+
+def _product(left: Array, right: Array, over: tuple[int, int]) -> Array:
+    """A matrix product over the named axis of each operand, summed in float32."""
+    dimensions = (((over[0],), (over[1],)), ((), ()))
+    return jax.lax.dot_general(left, right, dimensions, preferred_element_type=jnp.float32)
+
+
+def _add_over(axis: str | None, value: Array) -> Array:
+    return value if axis is None else jax.lax.psum(value, axis)
+
+
+def _first_row(plan: Plan, table: Array) -> Array | int:
+    """The id of the first row of this part of the table."""
+    return 0 if plan.table_axis is None else jax.lax.axis_index(plan.table_axis) * table.shape[0]
+
+
+def _logits(plan: Plan, query: Array, rows: Array, first: Array | int) -> Array:
+    """``[T, R]`` float32 scores of rows ``first`` and following; -inf where a row is no item."""
+    ids = first + jnp.arange(rows.shape[0])
+    real = (ids >= 1) & (ids <= plan.num_items)
+    return jnp.where(real, _product(query, rows, (1, 1)), -jnp.inf)
+
+
+def _target_rows(plan: Plan, tokens: Tokens, table: Array) -> tuple[Array, Array]:
+    """Rows of the targets ``[P, Q]``, zeros where another shard owns them, and their local indices.
+
+    An index that is not ours is out of range, so that a scatter drops it.
+    """
+    local = tokens.targets - _first_row(plan, table)
+    ours = (local >= 0) & (local < table.shape[0])
+    rows = jnp.where(ours[:, None], table[jnp.where(ours, local, 0)], 0).astype(plan.dtype)
+    return rows, jnp.where(ours, local, table.shape[0])
+
+
+def _target_logits(plan: Plan, tokens: Tokens, rows: Array) -> Array:
+    products = tokens.query.astype(jnp.float32) * rows.astype(jnp.float32)
+    return _add_over(plan.table_axis, jnp.sum(products, axis=-1))
+
+
+def _subtract_targets(
+    plan: Plan,
+    tokens: Tokens,
+    coefficients: Array,
+    table: Array,
+    query_gradient: Array,
+    table_gradient: Array,
+) -> tuple[Array, Array]:
+    """The gradient of minus the targets' logits, added to that of the log-sum-exp (this shard's part)."""
+    rows, local = _target_rows(plan, tokens, table)
+    query_gradient -= coefficients[:, None] * rows.astype(jnp.float32)
+    scaled = coefficients[:, None] * tokens.query.astype(jnp.float32)
+    return query_gradient, table_gradient.at[local].add(-scaled, mode="drop")
+
+
+def _unpack(plan: Plan, tokens: Tokens, gradient: Array, like: Array) -> Array:
+    """The query's gradient, added over the shards, in the caller's order and type."""
+    return _add_over(plan.table_axis, gradient)[tokens.places].astype(like.dtype)
+
+
+# --- by tokens -------------------------------------------------------------------------------------
+
+
+def _by_tokens(
+    plan: Plan, query: Array, table: Array, targets: Array, weights: Array, with_gradient: bool
+) -> tuple[Array, tuple[Array, Array] | None]:
+    """Each token's loss ``[N]`` and, if asked, the gradients of the weighted sum for query and table."""
+    tokens = pack(query, targets, weights, plan.block, plan.dtype)
+    compute_table = table.astype(plan.dtype)
+    first = _first_row(plan, table)
+
+    def step(index, carry):
+        sums, gradients = carry
+        part = read_block(tokens.query, index, plan.block)
+        logits = _logits(plan, part, compute_table, first)
+        peak = jnp.max(logits, axis=-1)
+        if plan.table_axis is not None:
+            peak = jax.lax.pmax(peak, plan.table_axis)
+        exponentials = jnp.exp(logits - peak[:, None])
+        total = _add_over(plan.table_axis, jnp.sum(exponentials, axis=-1))
+        sums = write_block(sums, jnp.log(total) + peak, index)
+        if with_gradient:
+            # The normaliser is applied to the narrow operands, never to the wide matrix.
+            exponentials = exponentials.astype(plan.dtype)
+            scale = (read_block(tokens.weights, index, plan.block) / total)[:, None]
+            to_query = _product(exponentials, compute_table, (1, 0)) * scale
+            scaled = (part.astype(jnp.float32) * scale).astype(plan.dtype)
+            to_table = _product(exponentials, scaled, (0, 0))
+            gradients = (write_block(gradients[0], to_query, index), gradients[1] + to_table)
+        return sums, gradients
+
+    zeros = jnp.zeros(tokens.weights.shape, jnp.float32)
+    gradients = None
+    if with_gradient:
+        gradients = (jnp.zeros(tokens.query.shape, jnp.float32), jnp.zeros(table.shape, jnp.float32))
+    sums, gradients = jax.lax.fori_loop(0, tokens.num_blocks, step, (zeros, gradients))
+    rows, _ = _target_rows(plan, tokens, compute_table)
+    losses = (sums - _target_logits(plan, tokens, rows))[tokens.places]
+    if with_gradient:
+        to_query, to_table = _subtract_targets(plan, tokens, tokens.weights, compute_table, *gradients)
+        gradients = (_unpack(plan, tokens, to_query, query), to_table.astype(table.dtype))
+    return losses, gradients
+
+
+# --- by items --------------------------------------------------------------------------------------
+
+
+def _chunk_of(plan: Plan, table: Array, index: Array | int) -> tuple[Array, Array]:
+    """Chunk ``index`` of the table and which of its rows belong to it.
+
+    The last chunk is shifted back to lie inside the table; rows that the chunk before it already
+    covered are turned off.
+    """
+    start = jnp.minimum(index * plan.chunk, table.shape[0] - plan.chunk)
+    rows = jax.lax.dynamic_slice_in_dim(table, start, plan.chunk).astype(plan.dtype)
+    return rows, start
+
+
+def _chunk_logits(plan: Plan, part: Array, table: Array, rows: Array, start: Array, index: Array) -> Array:
+    logits = _logits(plan, part, rows, _first_row(plan, table) + start)
+    return jnp.where(start + jnp.arange(plan.chunk) >= index * plan.chunk, logits, -jnp.inf)
+
+
+def _log_sum_exp(plan: Plan, tokens: Tokens, table: Array) -> Array:
+    """``[P]`` float32, by a running maximum and sum over the chunks (Milakov, Gimelshein 2018)."""
+
+    def chunk_step(index, carry):
+        rows, start = _chunk_of(plan, table, index)
+
+        def block_step(block, carry):
+            peaks, totals = carry
+            logits = _chunk_logits(
+                plan, read_block(tokens.query, block, plan.block), table, rows, start, index
+            )
+            old = read_block(peaks, block, plan.block)
+            peak = jnp.maximum(old, jnp.max(logits, axis=-1))
+            # A chunk without an item leaves the maximum at -inf, which must not make NaN.
+            base = jnp.where(jnp.isfinite(peak), peak, 0.0)
+            total = read_block(totals, block, plan.block) * jnp.exp(old - base)
+            total += jnp.sum(jnp.exp(logits - base[:, None]), axis=-1)
+            return write_block(peaks, peak, block), write_block(totals, total, block)
+
+        return jax.lax.fori_loop(0, tokens.num_blocks, block_step, carry)
+
+    shape = tokens.weights.shape
+    carry = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.float32)
+    peaks, totals = jax.lax.fori_loop(0, -(-table.shape[0] // plan.chunk), chunk_step, carry)
+    if plan.table_axis is not None:
+        peak = jax.lax.pmax(peaks, plan.table_axis)
+        base = jnp.where(jnp.isfinite(peak), peak, 0.0)
+        totals = jax.lax.psum(totals * jnp.exp(peaks - base), plan.table_axis)
+        peaks = peak
+    # Blocks that were skipped hold (-inf, 0); their losses are not used but must be finite.
+    return jnp.where(totals > 0, jnp.log(jnp.where(totals > 0, totals, 1.0)) + peaks, 0.0)
+
+
+def _gradients_by_items(
+    plan: Plan, query: Array, table: Array, targets: Array, weights: Array, sums: Array, cotangent: Array
+) -> tuple[Array, Array]:
+    """Gradients for query and table from the log-sum-exps ``[P]``, the logits being made again."""
+    tokens = pack(query, targets, weights, plan.block, plan.dtype)
+    coefficients = tokens.weights * cotangent
+
+    def chunk_step(index, carry):
+        to_query, to_table = carry
+        rows, start = _chunk_of(plan, table, index)
+
+        def block_step(block, carry):
+            to_query, to_rows = carry
+            part = read_block(tokens.query, block, plan.block)
+            logits = _chunk_logits(plan, part, table, rows, start, index)
+            probabilities = jnp.exp(logits - read_block(sums, block, plan.block)[:, None]).astype(plan.dtype)
+            scale = read_block(coefficients, block, plan.block)[:, None]
+            scaled = (part.astype(jnp.float32) * scale).astype(plan.dtype)
+            new = read_block(to_query, block, plan.block) + _product(probabilities, rows, (1, 0)) * scale
+            return write_block(to_query, new, block), to_rows + _product(probabilities, scaled, (0, 0))
+
+        start_rows = jax.lax.dynamic_slice_in_dim(to_table, start, plan.chunk)
+        to_query, to_rows = jax.lax.fori_loop(0, tokens.num_blocks, block_step, (to_query, start_rows))
+        return to_query, jax.lax.dynamic_update_slice_in_dim(to_table, to_rows, start, 0)
+
+    carry = jnp.zeros(tokens.query.shape, jnp.float32), jnp.zeros(table.shape, jnp.float32)
+    carry = jax.lax.fori_loop(0, -(-table.shape[0] // plan.chunk), chunk_step, carry)
+    to_query, to_table = _subtract_targets(plan, tokens, coefficients, table, *carry)
+    return _unpack(plan, tokens, to_query, query), to_table.astype(table.dtype)
+
+
+def _by_items(plan: Plan, query: Array, table: Array, targets: Array, weights: Array) -> tuple[Array, Array]:
+    """Each token's loss ``[N]`` and the log-sum-exps ``[P]`` that the backward pass needs."""
+    tokens = pack(query, targets, weights, plan.block, plan.dtype)
+    sums = _log_sum_exp(plan, tokens, table)
+    rows, _ = _target_rows(plan, tokens, table)
+    return (sums - _target_logits(plan, tokens, rows))[tokens.places], sums
+
+
+# --- both ------------------------------------------------------------------------------------------
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def softmax_cross_entropy(plan: Plan, query: Array, table: Array, targets: Array, weights: Array) -> Array:
+    """The sum over tokens of weight · −log softmax(query · items)[target], a float32 scalar.
+
+    Args:
+      plan: how to compute it; ``plan.chunk`` is at most the rows of ``table``.
+      query: ``[N, Q]``.
+      table: ``[V, Q]``, or this device's rows of it if ``plan.table_axis`` is set.
+      targets: ``[N]`` int32 ids of the whole table.
+      weights: ``[N]`` float32.
+    """
+    return _forward(plan, query, table, targets, weights, with_gradient=False)[0]
+
+
+def _forward(plan, query, table, targets, weights, with_gradient=True):
+    if plan.chunk is None:
+        losses, residual = _by_tokens(plan, query, table, targets, weights, with_gradient)
+    else:
+        losses, sums = _by_items(plan, query, table, targets, weights)
+        residual = (query, table, targets, weights, sums)
+    losses = jnp.where(weights != 0, losses, 0.0)
+    return jnp.sum(weights * losses), (losses, residual)
+
+
+def _backward(plan, saved, cotangent):
+    losses, residual = saved
+    if plan.chunk is None:
+        to_query, to_table = ((gradient * cotangent).astype(gradient.dtype) for gradient in residual)
+    else:
+        to_query, to_table = _gradients_by_items(plan, *residual, cotangent)
+    return to_query, to_table, None, losses * cotangent
+
+
+softmax_cross_entropy.defvjp(_forward, _backward)
+
+__all__ = ["Plan", "softmax_cross_entropy"]

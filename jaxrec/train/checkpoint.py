@@ -1,0 +1,177 @@
+"""Checkpoints through Orbax: atomic, asynchronous, the latest few and the best one, resumable to the bit."""
+
+import logging
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from jaxrec.train.state import TrainState
+from jaxrec.typing import Params
+
+logger = logging.getLogger(__name__)
+
+SCORE = "score"
+NO_SCORE = -1.0  # of a checkpoint between evaluations; scores are not negative
+
+
+def checksum(tree: Any) -> int:
+    """CRC-32 over the bytes of all leaves that this process holds whole.
+
+    Orbax notices files that are missing, cut short or structurally broken, not a changed bit of a number.
+    """
+    value = 0
+    for leaf in jax.tree.leaves(tree):
+        if leaf.is_fully_addressable:
+            value = zlib.crc32(np.ascontiguousarray(jax.device_get(leaf)).view(np.uint8), value)
+    return value
+
+
+class CheckpointError(ValueError):
+    """No usable checkpoint, or one of another model; the message says which and what to do."""
+
+
+class Checkpoints:
+    """The checkpoints of a run in one directory; each holds state, data iterator and progress.
+
+    Attributes:
+      directory: where they are, one numbered folder each.
+    """
+
+    def __init__(self, directory: str | Path, *, keep: int = 2):
+        """Opens or creates the directory.
+
+        Args:
+          directory: of the checkpoints.
+          keep: how many of the latest stay; the best one by ``score`` stays besides.
+        """
+        self.directory = Path(directory).resolve()
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            item_names=("state", "data", "progress"),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                    [
+                        checkpoint_managers.LatestN(keep),
+                        checkpoint_managers.BestN(
+                            get_metric_fn=lambda metrics: metrics[SCORE],
+                            n=1,
+                        ),
+                    ]
+                ),
+                best_fn=lambda metrics: metrics[SCORE],
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """Step of the checkpoint with the best score; ``None`` if there is no checkpoint."""
+        return self._manager.best_step()
+
+    def save(
+        self, step: int, state: TrainState, data: Any, progress: dict[str, Any], *, score: float | None = None
+    ) -> None:
+        """Starts to write a checkpoint; returns once the arrays are copied off the device.
+
+        Args:
+          step: optimizer steps taken.
+          state: device arrays.
+          data: the Grain iterator (its next element is the first one not yet trained on), or ``None``.
+          progress: JSON-able record of the loop.
+          score: validation score, higher is better; the best one is kept.
+        """
+        if step in self._manager.all_steps():
+            if score is None:
+                return
+            self._manager.delete(step)  # saved when training was interrupted, before its score was known
+        import grain.python as grain
+
+        record = {"progress": progress, "checksum": checksum(state)}
+        items = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(record)}
+        if data is not None:
+            items["data"] = grain.PyGrainCheckpointSave(data)
+        metrics = {SCORE: NO_SCORE if score is None else score}
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+
+    def restore(self, step: int, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]]:
+        """Reads one checkpoint onto the devices and shardings of ``state``.
+
+        ``data``, the Grain iterator, is put where it was; ``None`` leaves it out.
+        """
+        import grain.python as grain
+
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        items = {"state": ocp.args.StandardRestore(abstract), "progress": ocp.args.JsonRestore()}
+        if data is not None:
+            items["data"] = grain.PyGrainCheckpointRestore(data)
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        if checksum(restored["state"]) != restored["progress"]["checksum"]:
+            raise CheckpointError("the numbers read differ from those written (checksum)")
+        return restored["state"], restored["progress"]["progress"]
+
+    def restore_latest(self, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]] | None:
+        """Reads the newest checkpoint that can be read; ``None`` if there is none at all.
+
+        A damaged one is named in a warning and the one before it is taken.
+
+        Raises:
+          CheckpointError: there are checkpoints, and none can be read.
+        """
+        reasons = []
+        for step in reversed(self.steps()):
+            try:
+                return self.restore(step, state, data)
+            except Exception as error:  # Orbax, tensorstore and Grain raise many kinds for a damaged file
+                reason = f"{self.directory / str(step)}: {str(error).splitlines()[0][:300]}"
+                logger.warning("checkpoint cannot be read, trying the one before it: %s", reason)
+                reasons.append(reason)
+        if not reasons:
+            return None
+        raise CheckpointError(
+            "none of the checkpoints can be read; they are of another model or configuration, or damaged. Use another"
+            f" workdir, or delete the checkpoints to start over. What was found: {'; '.join(reasons)}"
+        )
+
+    def wait(self) -> None:
+        """Waits until everything is written."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and frees the threads."""
+        self._manager.close()
+
+
+def save_params(directory: str | Path, params: Params) -> None:
+    """Writes parameters alone, atomically; a former version is replaced."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(Path(directory).resolve(), params, force=True)
+
+
+def load_params(directory: str | Path, like: Params) -> Params:
+    """Reads parameters onto the devices, shapes and types of ``like`` (arrays or shapes).
+
+    Raises:
+      CheckpointError: the directory is missing, damaged, or of another model.
+    """
+    directory = Path(directory).resolve()
+    if not directory.exists():
+        raise CheckpointError(f"no weights at {directory}; has the run finished an evaluation?")
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(directory, like)
+    except Exception as error:  # as above
+        raise CheckpointError(
+            f"the weights at {directory} cannot be read into this model: they are damaged or of another"
+            f" configuration ({str(error).splitlines()[0][:300]})"
+        ) from error
+
+
+__all__ = ["CheckpointError", "Checkpoints", "load_params", "save_params"]

@@ -1,0 +1,199 @@
+"""Where the progress of training goes: a terminal, a JSON-lines file, TensorBoard."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+Record = dict[str, Any]
+
+
+class Reporter(Protocol):
+    """Receives what happens in training. Records are flat and JSON-able."""
+
+    def start(self, total_epochs: int, record: Record) -> None:
+        """Training begins, or goes on, at ``record["step"]``."""
+        ...
+
+    def steps(self, record: Record) -> None:
+        """After each call: ``step``, ``epoch`` (a fraction), ``loss``, ``targets_per_second``, ``seconds_left``..."""
+        ...
+
+    def evaluation(self, record: Record) -> None:
+        """After each evaluation: ``step``, ``epoch``, ``best`` and the metrics."""
+        ...
+
+    def close(self) -> None:
+        """Training is over."""
+        ...
+
+
+class Silent:
+    """Reports nothing."""
+
+    def start(self, total_epochs: int, record: Record) -> None: ...
+
+    def steps(self, record: Record) -> None: ...
+
+    def evaluation(self, record: Record) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Several:
+    """Passes everything on to several reporters."""
+
+    def __init__(self, *reporters: Reporter):
+        self.reporters = reporters
+
+    def start(self, total_epochs: int, record: Record) -> None:
+        for reporter in self.reporters:
+            reporter.start(total_epochs, record)
+
+    def steps(self, record: Record) -> None:
+        for reporter in self.reporters:
+            reporter.steps(record)
+
+    def evaluation(self, record: Record) -> None:
+        for reporter in self.reporters:
+            reporter.evaluation(record)
+
+    def close(self) -> None:
+        for reporter in self.reporters:
+            reporter.close()
+
+
+class JsonLines:
+    """Appends one JSON object a line; on resume the lines after the restored step are dropped.
+
+    Attributes:
+      path: the file.
+      every: training records are written when this many steps have passed since the last one.
+    """
+
+    def __init__(self, path: str | Path, every: int = 100):
+        self.path = Path(path)
+        self.every = every
+        self._last_step = 0
+        self._file = None
+
+    def start(self, total_epochs: int, record: Record) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in self._whole_lines() if json.loads(line)["step"] <= record["step"]]
+        temporary = self.path.with_name(self.path.name + ".partial")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+        self._last_step = record["step"]
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def _whole_lines(self) -> list[str]:
+        """Lines of the file; a last one that a kill cut short is left out."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [line for line in lines if line.endswith("}\n")]
+
+    def steps(self, record: Record) -> None:
+        if record["step"] - self._last_step >= self.every:
+            self._last_step = record["step"]
+            self._write({"split": "train", **record})
+
+    def evaluation(self, record: Record) -> None:
+        self._write({"split": "validation", **record})
+
+    def _write(self, record: Record) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class TensorBoard:
+    """Scalars for TensorBoard; needs the ``tensorboard`` package (``pip install jaxrec[tensorboard]``)."""
+
+    def __init__(self, directory: str | Path):
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(directory))
+
+    def start(self, total_epochs: int, record: Record) -> None: ...
+
+    def steps(self, record: Record) -> None:
+        self._write("train", record)
+
+    def evaluation(self, record: Record) -> None:
+        self._write("validation", record)
+
+    def _write(self, split: str, record: Record) -> None:
+        import time
+
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=f"{split}/{name}", simple_value=float(value))
+            for name, value in record.items()
+            if name != "step" and isinstance(value, int | float)
+        ]
+        self._writer.add_event(Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values)))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class RichProgress:
+    """A progress bar with loss, speed and time left, and a line for each evaluation; needs ``rich``.
+
+    On something that is not a terminal the bar is left out and the lines stay.
+    """
+
+    def __init__(self, console: Any = None):
+        from rich.console import Console
+
+        self.console = console or Console()
+        self._progress = None
+        self._task = None
+
+    def start(self, total_epochs: int, record: Record) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        if record["step"]:
+            self.console.print(f"going on from step {record['step']:,} (epoch {record['epoch']:.1f})")
+        self._progress = Progress(
+            TextColumn("epoch {task.completed:.1f} of at most {task.total}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("compiling", total=total_epochs, completed=record["epoch"])
+        self._progress.start()
+
+    def steps(self, record: Record) -> None:
+        minutes, seconds = divmod(int(record["seconds_left"]), 60)
+        self._progress.update(
+            self._task,
+            completed=record["epoch"],
+            description=f"loss {record['loss']:.4f}   {record['targets_per_second']:,.0f} targets/s"
+            f"   at most {minutes}:{seconds:02d} left",
+        )
+
+    def evaluation(self, record: Record) -> None:
+        mark = "  best so far" if record["best"] else ""
+        self.console.print(
+            f"epoch {record['epoch']:6.1f}   loss {record['loss']:.4f}"
+            f"   validation NDCG@10 {record['ndcg@10']:.4f}   HR@10 {record['hr@10']:.4f}{mark}",
+            highlight=False,
+        )
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+__all__ = ["JsonLines", "Record", "Reporter", "RichProgress", "Several", "Silent", "TensorBoard"]

@@ -1,0 +1,260 @@
+"""The training loop: calls, evaluations, checkpoints, early stopping; resumable at any moment."""
+
+import contextlib
+import dataclasses
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrec.data.pipeline import CallIterator, CallSource
+from jaxrec.data.windows import WindowPlan
+from jaxrec.recommender import Recommender
+from jaxrec.train.checkpoint import Checkpoints
+from jaxrec.train.logging import Reporter, Silent
+from jaxrec.train.options import TrainConfig
+from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrec.train.parallel import Placement
+from jaxrec.train.state import TrainState, create_state
+from jaxrec.typing import Params, PRNGKey
+
+logger = logging.getLogger(__name__)
+
+SELECTION_METRIC = "ndcg@10"
+
+
+@dataclasses.dataclass
+class Progress:
+    """The loop's own record; lies in every checkpoint.
+
+    Attributes:
+      call: calls done.
+      best_score: best validation score so far (-1 before the first).
+      evaluations_since_best: for early stopping.
+      evaluated_epoch: last epoch that was evaluated.
+      seconds: spent in training, evaluations included.
+      targets: trained on so far.
+    """
+
+    call: int = 0
+    best_score: float = -1.0
+    evaluations_since_best: int = 0
+    evaluated_epoch: int = 0
+    seconds: float = 0.0
+    targets: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What training gives.
+
+    Attributes:
+      params: of the best checkpoint by validation NDCG@10 (of the last step if nothing was evaluated).
+      step: optimizer steps at which they were taken.
+      progress: the loop's record.
+      interrupted: whether a signal ended training before its time; the state is saved.
+    """
+
+    params: Params
+    step: int
+    progress: Progress
+    interrupted: bool
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set, while the block runs (in the main thread only)."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def ask_to_stop(number, frame):
+        if event.is_set():
+            raise KeyboardInterrupt  # a second signal does not wait for the checkpoint
+        event.set()
+
+    former = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield event
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    """One training run: owns the state, the data iterator and the record of progress."""
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        items: np.ndarray,
+        plan: WindowPlan,
+        placement: Placement,
+        config: TrainConfig,
+        optimizer_config: OptimizerConfig,
+        *,
+        checkpoints: Checkpoints,
+        evaluate: Callable[[Params], dict[str, float]] | None,
+        seed: int,
+        reporter: Reporter | None = None,
+    ):
+        """Sets up the state, fresh or from the newest readable checkpoint.
+
+        Args:
+          recommender: whose loss is minimised.
+          items: int32 ``[N]``, the flat log.
+          plan: its windows.
+          placement: devices.
+          config: of the loop.
+          optimizer_config: of the optimizer.
+          checkpoints: where to save and to resume from.
+          evaluate: from parameters to validation metrics, ``"ndcg@10"`` among them; ``None`` trains for all
+            epochs and keeps the last parameters.
+          seed: of initialisation and of the steps' keys.
+          reporter: told of the progress.
+        """
+        self.plan, self.config, self.placement = plan, config, placement
+        self.checkpoints, self.evaluate = checkpoints, evaluate
+        self.reporter = reporter or Silent()
+        steps_per_epoch = plan.calls_per_epoch * plan.steps
+        optimizer = make_optimizer(
+            optimizer_config,
+            steps_per_epoch=steps_per_epoch,
+            total_steps=max(plan.first_call(config.epochs) * plan.steps, 1),
+        )
+        init_key = jax.random.key(seed)
+        self.step_key = jax.device_put(
+            jax.random.fold_in(jax.random.key(seed, impl=config.random_bits), 1), placement.replicated
+        )
+        self.compiled_step = placement.compile_step(recommender, optimizer)
+        self.progress = Progress()
+        self.data = CallIterator(CallSource(items, plan, jax.process_index(), jax.process_count()))
+        self.state: TrainState = placement.put_state(create_state(recommender, optimizer, init_key))
+        restored = checkpoints.restore_latest(self.state, self.data.grain_iterator)
+        if restored is not None:
+            self.state, record = restored
+            self.progress = Progress(**record)
+        self._pending: dict[str, Any] | None = None
+        self._last_loss = math.nan
+        self._last_checkpoint = self._clock = time.monotonic()
+        self._session_targets = self._session_seconds = 0.0
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        return self.progress.call * self.plan.steps
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done or patience is over (it may not be with another config)."""
+        progress = self.progress
+        patience_over = progress.evaluations_since_best >= self.config.patience
+        return patience_over or progress.evaluated_epoch >= self.config.epochs
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, as a fraction."""
+        return self.progress.call / self.plan.calls_per_epoch
+
+    def run(self) -> TrainResult:
+        """Trains until the last epoch, early stopping or a signal; returns the best parameters."""
+        self.reporter.start(self.config.epochs, {"step": self.step, "epoch": self.epoch})
+        try:
+            with stop_signals() as stop:
+                while not self.finished and not stop.is_set():
+                    self._train_until_evaluation(stop)
+                    if not stop.is_set():
+                        self._evaluate()
+                if stop.is_set() and not self.finished:
+                    self._save()
+            self.checkpoints.wait()
+        finally:
+            self.reporter.close()
+            self.data.close()
+        interrupted = not self.finished
+        params, step = self._best_params()
+        return TrainResult(params, step, self.progress, interrupted)
+
+    def _train_until_evaluation(self, stop: threading.Event) -> None:
+        target_epoch = min(self.progress.evaluated_epoch + self.config.evaluate_every, self.config.epochs)
+        end = self.plan.first_call(target_epoch)
+        while self.progress.call < end and not stop.is_set():
+            self._dispatch()
+            minutes = (time.monotonic() - self._last_checkpoint) / 60
+            if minutes > self.config.checkpoint_minutes and self.progress.call < end:
+                self._save()
+        self._collect()
+
+    def _dispatch(self) -> None:
+        """Starts the next call, then collects the metrics of the one before it."""
+        batches = self.placement.put_batches(next(self.data))
+        with jax.transfer_guard("disallow"):
+            self.state, metrics = self.compiled_step(self.state, batches, self.step_key)
+        self._collect()
+        self._pending = metrics
+        self.progress.call += 1
+
+    def _collect(self) -> None:
+        """Fetches the metrics of the last dispatched call, if they are still out."""
+        if self._pending is None:
+            return
+        metrics = {name: float(value) for name, value in jax.device_get(self._pending).items()}
+        self._pending = None
+        now = time.monotonic()
+        elapsed, self._clock = now - self._clock, now
+        self.progress.seconds += elapsed
+        self.progress.targets += metrics["weight"]
+        if not metrics.pop("finite"):
+            good = self.checkpoints.steps()
+            raise FloatingPointError(
+                f"the loss is not finite at or before step {self.step}; last good checkpoint:"
+                f" {self.checkpoints.directory / str(good[-1]) if good else 'none yet'}. Lower the learning rate, clip"
+                " the gradient (optimizer.clip_norm), or use float32"
+            )
+        self._last_loss = metrics["loss"]
+        self._session_targets += metrics.pop("weight")
+        self._session_seconds += elapsed
+        speed = self._session_targets / max(self._session_seconds, 1e-9)
+        left = max(self.config.epochs * self.plan.targets_per_epoch - self.progress.targets, 0.0)
+        record = {"step": self.step, "epoch": self.epoch, **metrics}
+        self.reporter.steps({**record, "targets_per_second": speed, "seconds_left": left / speed})
+
+    def _evaluate(self) -> None:
+        progress = self.progress
+        progress.evaluated_epoch = min(progress.evaluated_epoch + self.config.evaluate_every, self.config.epochs)
+        score = None
+        if self.evaluate is not None:
+            metrics = self.evaluate(self.state.params)
+            score = metrics[SELECTION_METRIC]
+            better = score > progress.best_score
+            progress.best_score = max(score, progress.best_score)
+            progress.evaluations_since_best = 0 if better else progress.evaluations_since_best + 1
+            now = time.monotonic()
+            progress.seconds += now - self._clock
+            self._clock = now
+            record = {"step": self.step, "epoch": self.epoch, "loss": self._last_loss, "best": better}
+            self.reporter.evaluation({**record, "seconds": progress.seconds, **metrics})
+        self._save(score)
+
+    def _save(self, score: float | None = None) -> None:
+        self._collect()
+        record = dataclasses.asdict(self.progress)
+        self.checkpoints.save(self.step, self.state, self.data.grain_iterator, record, score=score)
+        self._last_checkpoint = time.monotonic()
+
+    def _best_params(self) -> tuple[Params, int]:
+        best = self.checkpoints.best_step()
+        if self.progress.best_score < 0 or best in (None, self.step):
+            return self.state.params, self.step
+        state, _ = self.checkpoints.restore(best, self.state, None)
+        return state.params, best
+
+
+__all__ = ["SELECTION_METRIC", "Progress", "TrainResult", "Trainer", "stop_signals"]

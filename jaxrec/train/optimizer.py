@@ -1,0 +1,105 @@
+"""The optimizer of a run: AdamW with warm-up, decay and clipping, from optax."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import optax
+
+from jaxrec.typing import Params
+
+LearningRateDecay = Literal["constant", "cosine", "linear", "step"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How parameters are updated.
+
+    Attributes:
+      name: ``adamw``, or ``sgd`` (plain, for tests of equality).
+      learning_rate: after warm-up.
+      warmup_steps: linear rise from 0.
+      decay: how the rate falls after warm-up: not at all, cosine or linear down to ``final_fraction`` at the
+        last epoch, or by ``step_factor`` every ``step_epochs`` epochs.
+      final_fraction: what is left of the rate at the end of cosine or linear decay.
+      step_factor: of ``decay="step"``.
+      step_epochs: of ``decay="step"``.
+      weight_decay: decoupled; on matrices of the network, and on the item table only if ``decay_embeddings``.
+      decay_embeddings: whether the item and position tables decay too.
+      clip_norm: largest norm of the gradient; 0 does not clip.
+      b1: decay of Adam's first moment.
+      b2: decay of Adam's second moment.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    decay: LearningRateDecay = "constant"
+    final_fraction: float = 0.0
+    step_factor: float = 0.1
+    step_epochs: int = 100
+    weight_decay: float = 0.0
+    decay_embeddings: bool = False
+    clip_norm: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.98
+
+    def __post_init__(self):
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        for name in ("warmup_steps", "weight_decay", "clip_norm", "final_fraction"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+def learning_rate_schedule(config: OptimizerConfig, steps_per_epoch: float, total_steps: int) -> optax.Schedule:
+    """The learning rate as a function of the optimizer step."""
+    rate, warmup = config.learning_rate, config.warmup_steps
+    after = max(total_steps - warmup, 1)
+    match config.decay:
+        case "constant":
+            schedule = optax.constant_schedule(rate)
+        case "cosine":
+            schedule = optax.cosine_decay_schedule(rate, after, alpha=config.final_fraction)
+        case "linear":
+            schedule = optax.linear_schedule(rate, rate * config.final_fraction, after)
+        case "step":
+            interval = max(round(config.step_epochs * steps_per_epoch), 1)
+            schedule = optax.exponential_decay(rate, interval, config.step_factor, staircase=True)
+    if not warmup:
+        return schedule
+    # Step 0 already moves: the rise reaches the full rate at step ``warmup``.
+    return optax.join_schedules([optax.linear_schedule(rate / warmup, rate, warmup), schedule], [warmup])
+
+
+def decayed(params: Params, *, embeddings: bool) -> Params:
+    """Which leaves decay: matrices, and tables (leaves named ``table``) if asked; never biases and norms."""
+
+    def decays(path: tuple, leaf: jax.Array) -> bool:
+        is_table = getattr(path[-1], "key", None) == "table"
+        return leaf.ndim >= 2 and (embeddings or not is_table)
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def make_optimizer(
+    config: OptimizerConfig, *, steps_per_epoch: float, total_steps: int
+) -> optax.GradientTransformation:
+    """The optax transformation of a config."""
+    schedule = learning_rate_schedule(config, steps_per_epoch, total_steps)
+    if config.name == "sgd":
+        update = optax.sgd(schedule)
+    else:
+        update = optax.adamw(
+            schedule,
+            b1=config.b1,
+            b2=config.b2,
+            weight_decay=config.weight_decay,
+            mask=lambda params: decayed(params, embeddings=config.decay_embeddings),
+        )
+    if config.clip_norm:
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    return update
+
+
+__all__ = ["LearningRateDecay", "OptimizerConfig", "decayed", "learning_rate_schedule", "make_optimizer"]

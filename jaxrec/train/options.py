@@ -1,0 +1,41 @@
+"""How long and in what portions a model is trained."""
+
+import dataclasses
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long and in what portions a model is trained.
+
+    Attributes:
+      epochs: at most; early stopping usually ends sooner.
+      batch_targets: targets of one optimizer step, padding included.
+      steps_per_call: optimizer steps of one dispatch to the device.
+      length_buckets: whether short histories go to short batches.
+      evaluate_every: epochs between evaluations on the validation part.
+      patience: evaluations without a better NDCG@10 before stopping.
+      checkpoint_minutes: minutes between checkpoints, beside the one at each evaluation.
+      keep_checkpoints: latest checkpoints that stay; the best one stays besides.
+      random_bits: generator of dropout and noise in training; ``rbg`` is faster, ``threefry2x32`` draws the
+        same numbers on any number of devices.
+    """
+
+    epochs: int = 200
+    batch_targets: int = 4096
+    steps_per_call: int = 4
+    length_buckets: bool = True
+    evaluate_every: int = 1
+    patience: int = 10
+    checkpoint_minutes: float = 10.0
+    keep_checkpoints: int = 2
+    random_bits: Literal["rbg", "threefry2x32"] = "rbg"
+
+    def __post_init__(self):
+        positive = ("epochs", "batch_targets", "steps_per_call", "evaluate_every", "patience", "keep_checkpoints")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+
+
+__all__ = ["TrainConfig"]

@@ -1,0 +1,104 @@
+"""Placing state and batches on devices, and compiling the step for them: ``jit`` over a mesh, or ``pmap``."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxrec.batch import SequenceBatch
+from jaxrec.recommender import Recommender
+from jaxrec.train.state import TrainState
+from jaxrec.train.step import StepFunction, make_train_step, scan_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """How work is spread over devices.
+
+    Attributes:
+      mode: ``jit`` over a mesh with named shardings, or ``pmap``.
+      devices: devices that share each batch; 0 takes all there are.
+    """
+
+    mode: Literal["jit", "pmap"] = "jit"
+    devices: int = 0
+
+    def __post_init__(self):
+        if self.devices < 0:
+            raise ValueError(f"parallel.devices must not be negative, got {self.devices}")
+
+    def device_count(self) -> int:
+        """Devices that will be used.
+
+        Raises:
+          ValueError: more are asked for than there are.
+        """
+        available = jax.device_count()
+        if self.devices > available:
+            raise ValueError(
+                f"parallel.devices asks for {self.devices} devices, and {available} {jax.default_backend()} devices"
+                " are there; lower it, or leave it 0 to take all"
+            )
+        return self.devices or available
+
+
+class Placement:
+    """Where things live for one ``ParallelConfig``, and the compiled step that expects them there.
+
+    Attributes:
+      config: as given.
+      mesh: one axis, ``"data"``.
+    """
+
+    def __init__(self, config: ParallelConfig):
+        self.config = config
+        count = config.device_count()
+        devices = jax.devices()[:count]
+        self.mesh = Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
+        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+        self.batch_sharding = NamedSharding(self.mesh, PartitionSpec(None, "data"))
+
+    @property
+    def num_devices(self) -> int:
+        """Devices that share each batch."""
+        return self.mesh.size
+
+    def put_state(self, state: TrainState) -> TrainState:
+        """Copies the state to every device."""
+        return jax.device_put(state, self.replicated)
+
+    def put_batches(self, batches: SequenceBatch) -> SequenceBatch:
+        """Spreads ``[S, B, L]`` arrays over the devices along B; under ``pmap``, in the layout it takes."""
+        if self.config.mode == "pmap":
+            split = jax.tree.map(
+                lambda part: part.reshape(part.shape[0], self.num_devices, -1, *part.shape[2:]), batches
+            )
+            return jax.device_put(split, self.batch_sharding)
+        if jax.process_count() > 1:
+            return jax.tree.map(
+                lambda part: jax.make_array_from_process_local_data(self.batch_sharding, part), batches
+            )
+        return jax.device_put(batches, self.batch_sharding)
+
+    def compile_step(self, recommender: Recommender, optimizer: optax.GradientTransformation) -> StepFunction:
+        """Compiles ``steps(state, batches, key)`` for S batches; the state's buffers are reused."""
+        if self.config.mode == "pmap":
+            return jax.pmap(
+                scan_steps(make_train_step(recommender, optimizer, axis_name="data")),
+                axis_name="data",
+                in_axes=(None, 1, None),
+                out_axes=(None, None),
+                devices=list(self.mesh.devices.flat),
+                donate_argnums=0,
+            )
+        return jax.jit(
+            scan_steps(make_train_step(recommender, optimizer)),
+            in_shardings=(self.replicated, self.batch_sharding, self.replicated),
+            out_shardings=(self.replicated, self.replicated),
+            donate_argnums=0,
+        )
+
+
+__all__ = ["ParallelConfig", "Placement"]

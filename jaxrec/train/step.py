@@ -1,0 +1,77 @@
+"""The training step: pure, for any recommender, on one device or under a named axis."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrec.batch import SequenceBatch
+from jaxrec.recommender import Recommender
+from jaxrec.train.state import TrainState
+from jaxrec.typing import Array, PRNGKey
+
+Metrics = dict[str, Array]
+StepFunction = Callable[[TrainState, SequenceBatch, PRNGKey], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    recommender: Recommender, optimizer: optax.GradientTransformation, axis_name: str | None = None
+) -> StepFunction:
+    """Builds ``step(state, batch, key) -> (state, metrics)`` for a batch of ``[B, L]`` arrays.
+
+    The loss is the sum over the batch divided by the sum of its weights; with ``axis_name`` both sums, and
+    the gradient, run over all devices of that axis.
+
+    Args:
+      recommender: whose loss is minimised.
+      optimizer: optax transformation.
+      axis_name: of ``jax.pmap`` or ``shard_map``; ``None`` under plain ``jit``.
+
+    Returns:
+      The step; ``metrics`` holds ``loss``, ``grad_norm``, ``weight`` (the number of targets) and the
+      recommender's own metrics, each a float32 scalar. ``key`` is the run's key, not yet folded.
+    """
+
+    def add_over_devices(tree):
+        return jax.lax.psum(tree, axis_name) if axis_name else tree
+
+    def step(state: TrainState, batch: SequenceBatch, key: PRNGKey) -> tuple[TrainState, Metrics]:
+        step_key = jax.random.fold_in(key, state.step)
+        if axis_name:
+            step_key = jax.random.fold_in(step_key, jax.lax.axis_index(axis_name))
+        weight = jnp.maximum(add_over_devices(jnp.sum(batch.weights)), 1.0)
+
+        def mean_loss(params):
+            output = recommender.loss(params, batch, step_key, step=state.step)
+            return output.total / weight, output.metrics
+
+        (loss, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        loss, sums, gradient = add_over_devices((loss, sums, gradient))
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {name: value / weight for name, value in sums.items()}
+        metrics |= {"loss": loss, "grad_norm": optax.tree.norm(gradient), "weight": weight}
+        return TrainState(params, optimizer_state, state.step + 1), metrics
+
+    return step
+
+
+def scan_steps(step: StepFunction) -> StepFunction:
+    """Runs a step on each of S batches in one dispatch: ``[S, B, L]`` arrays in, means of the metrics out.
+
+    ``loss`` is the mean over steps, ``weight`` the sum, so that targets can be counted; ``finite`` says
+    whether every loss was a number.
+    """
+
+    def steps(state: TrainState, batches: SequenceBatch, key: PRNGKey) -> tuple[TrainState, Metrics]:
+        state, metrics = jax.lax.scan(lambda carry, batch: step(carry, batch, key), state, batches)
+        means = {name: jnp.mean(values) for name, values in metrics.items()}
+        means["weight"] = jnp.sum(metrics["weight"])
+        means["finite"] = jnp.all(jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"]))
+        return state, means
+
+    return steps
+
+
+__all__ = ["Metrics", "StepFunction", "make_train_step", "scan_steps"]

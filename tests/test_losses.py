@@ -1,0 +1,344 @@
+"""Losses against plain dense versions: values, gradients, masks, shards, memory."""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from jaxrec.losses import (
+    LOSSES,
+    BinaryLoss,
+    GeneralizedBinaryLoss,
+    PairwiseLoss,
+    SampledSoftmaxLoss,
+    SoftmaxLoss,
+)
+from jaxrec.negatives import draw_negatives
+
+NUM_TOKENS, NUM_ITEMS, NUM_ROWS, WIDTH = 100, 300, 384, 16
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Query, table, targets, weights; two tokens in five weigh 0 and have target 0."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    query = jax.random.normal(keys[0], (NUM_TOKENS, WIDTH))
+    table = jax.random.normal(keys[1], (NUM_ROWS, WIDTH))
+    targets = jax.random.randint(keys[2], (NUM_TOKENS,), 1, NUM_ITEMS + 1)
+    used = jax.random.uniform(keys[3], (NUM_TOKENS,)) < 0.6
+    weights = jnp.where(used, jax.random.uniform(keys[4], (NUM_TOKENS,)), 0.0)
+    return query, table, jnp.where(used, targets, 0), weights
+
+
+def dense_softmax(query, table, targets, weights):
+    logits = jnp.einsum("nq,vq->nv", query, table, precision="highest")
+    ids = jnp.arange(NUM_ROWS)
+    logits = jnp.where((ids >= 1) & (ids <= NUM_ITEMS), logits, -jnp.inf)
+    targets = jnp.where(targets == 0, 1, targets)  # padding, of weight 0
+    log_probabilities = jax.nn.log_softmax(logits)[jnp.arange(len(targets)), targets]
+    return -jnp.sum(log_probabilities * weights)
+
+
+dense_value_and_gradients = jax.jit(jax.value_and_grad(dense_softmax, (0, 1, 3)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradients(loss, query, table, targets, weights, key=None):
+    """Compiled once for every loss; gradients for query, table and weights."""
+
+    def total(query, table, weights):
+        return loss(query, table, targets, weights, key, num_items=NUM_ITEMS)[0]
+
+    return jax.value_and_grad(total, (0, 1, 2))(query, table, weights)
+
+
+PLANS = {
+    "chosen": {},
+    "one block": {"block": 1000},
+    "blocks": {"block": 16},
+    "ragged blocks": {"block": 33},
+    "chunks": {"block": 16, "chunk": 96},
+    "ragged chunks": {"block": 33, "chunk": 100},
+    "chunk of the whole table": {"block": 100, "chunk": 1000},
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
+def test_softmax_equals_dense(problem, plan):
+    query, table, targets, weights = problem
+    expected, expected_gradients = dense_value_and_gradients(query, table, targets, weights)
+    value, gradients = value_and_gradients(SoftmaxLoss(**plan), *problem)
+    assert_allclose(value, expected, rtol=1e-5)
+    assert_allclose(gradients[0], expected_gradients[0], rtol=1e-5, atol=1e-5)
+    assert_allclose(gradients[1], expected_gradients[1], rtol=1e-5, atol=1e-5)
+    assert_allclose(gradients[2], jnp.where(weights > 0, expected_gradients[2], 0.0), rtol=1e-5, atol=1e-5)
+    total, weight = SoftmaxLoss(**plan)(query, table, targets, weights, None, num_items=NUM_ITEMS)
+    assert_allclose(total, expected, rtol=1e-5)
+    assert_allclose(weight, weights.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("plan", [{"block": 16}, {"block": 16, "chunk": 96}], ids=["tokens", "items"])
+def test_softmax_over_a_sharded_table(problem, plan):
+    query, table, targets, weights = problem
+    expected, (to_query, to_table, _) = value_and_gradients(SoftmaxLoss(**plan), *problem)
+    sharded = SoftmaxLoss(**plan, table_axis="model")
+
+    def total(query, rows):
+        return sharded(query, rows, targets, weights, None, num_items=NUM_ITEMS)[0]
+
+    parts = table.reshape(3, -1, WIDTH)
+    function = jax.vmap(jax.value_and_grad(total, (0, 1)), in_axes=(None, 0), axis_name="model")
+    values, gradients = jax.jit(function)(query, parts)
+    assert_allclose(values, jnp.full(3, expected), rtol=1e-5)
+    assert_allclose(gradients[0], jnp.broadcast_to(to_query, gradients[0].shape), atol=1e-5)
+    assert_allclose(gradients[1].reshape(table.shape), to_table, atol=1e-5)
+
+
+@pytest.mark.parametrize("plan", [{"block": 16}, {"block": 16, "chunk": 96}], ids=["tokens", "items"])
+def test_softmax_survives_large_logits_and_bfloat16(problem, plan):
+    query, table, targets, weights = problem
+    large = (query * 100, table, targets, weights)
+    expected = dense_value_and_gradients(*large)[0]
+    value, gradients = value_and_gradients(SoftmaxLoss(**plan), *large)
+    assert_allclose(value, expected, rtol=1e-5)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    exact = value_and_gradients(SoftmaxLoss(**plan), *problem)
+    rounded = value_and_gradients(SoftmaxLoss(**plan, dtype="bfloat16"), *problem)
+    assert_allclose(rounded[0], exact[0], rtol=1e-2)
+    assert rounded[1][1].dtype == jnp.float32
+    assert_allclose(rounded[1][1], exact[1][1], atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [SoftmaxLoss(block=16), SoftmaxLoss(block=16, chunk=96), SampledSoftmaxLoss(40, block=33), BinaryLoss(5)],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_tokens_of_weight_zero_have_no_part(problem, loss):
+    query, table, targets, weights = problem
+    key = jax.random.key(7)
+    value, gradients = value_and_gradients(loss, *problem, key)
+    spoilt = jnp.where(weights[:, None] > 0, query, 100.0)
+    other_value, other_gradients = value_and_gradients(loss, spoilt, table, targets, weights, key)
+    assert value == other_value
+    assert_array_equal(gradients[1], other_gradients[1])
+    assert_array_equal(gradients[0][weights == 0], 0.0)
+    assert np.abs(gradients[0][weights > 0]).min(axis=-1).max() > 0
+    nothing = loss(query, table, targets, jnp.zeros_like(weights), key, num_items=NUM_ITEMS)
+    assert nothing == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_leading_axes_and_masked_rows(problem, name):
+    query, table, targets, weights = problem
+    loss, key = LOSSES[name](), jax.random.key(1)
+    flat = loss(*problem, key, num_items=NUM_ITEMS)
+    shape = (4, NUM_TOKENS // 4)
+    shaped = loss(
+        query.reshape(*shape, WIDTH),
+        table,
+        targets.reshape(shape),
+        weights.reshape(shape),
+        key,
+        num_items=NUM_ITEMS,
+    )
+    assert_allclose(shaped, flat, rtol=1e-6)
+    spoilt = table.at[0].set(50.0).at[NUM_ITEMS + 1 :].set(50.0)
+    assert_allclose(loss(query, spoilt, targets, weights, key, num_items=NUM_ITEMS), flat, rtol=1e-6)
+    with pytest.raises(ValueError, match="must agree"):
+        loss(query, table, targets[:-1], weights, key, num_items=NUM_ITEMS)
+
+
+def scores_of(problem, ids):
+    return np.einsum("nq,nkq->nk", problem[0], np.asarray(problem[1])[np.asarray(ids)])
+
+
+def softplus(x):
+    return np.logaddexp(0.0, x)
+
+
+def expected_binary(positive, negative):
+    return softplus(-positive) + softplus(negative).sum(-1)
+
+
+def expected_generalized(positive, negative):
+    rate = 5 / (NUM_ITEMS - 1)
+    power = rate * (0.6 * (1 - 1 / rate) + 1 / rate)
+    return (power * softplus(-positive) + softplus(negative).sum(-1)) / 6
+
+
+def expected_pairwise(positive, negative):
+    return softplus(negative - positive[:, None]).mean(-1)
+
+
+NEGATIVE_SAMPLING = {
+    "binary": (BinaryLoss(5), expected_binary),
+    "generalized": (GeneralizedBinaryLoss(5, t=0.6), expected_generalized),
+    "pairwise": (PairwiseLoss(5), expected_pairwise),
+}
+
+
+@pytest.mark.parametrize(("loss", "formula"), NEGATIVE_SAMPLING.values(), ids=NEGATIVE_SAMPLING.keys())
+def test_negative_sampling_formulas_and_gradients(problem, loss, formula, monkeypatch):
+    query, table, targets, weights = problem
+    key = jax.random.key(3)
+    negatives = draw_negatives(key, targets, 5, NUM_ITEMS)
+    positive = scores_of(problem, targets[:, None])[:, 0]
+    expected = np.sum(weights * formula(positive, scores_of(problem, negatives)))
+    value, gradients = value_and_gradients(loss, *problem, key)
+    assert_allclose(value, expected, rtol=1e-5)
+
+    def plain(query, table, weights):
+        scores = jnp.einsum("nq,nkq->nk", query, table[negatives])
+        own = jnp.einsum("nq,nq->n", query, table[targets])
+        return jnp.sum(weights * loss.from_scores(own, scores, NUM_ITEMS))
+
+    used = (weights > 0)[:, None]
+    wanted = jax.grad(plain, (0, 1))(query, table, weights)
+    assert_allclose(gradients[0], jnp.where(used, wanted[0], 0.0), atol=1e-5)
+    assert_allclose(gradients[1], wanted[1], atol=1e-5)
+    monkeypatch.setattr("jaxrec.negatives.GATHER_BYTES", 4 * WIDTH * 6 * 7)  # blocks of seven tokens
+    jax.clear_caches()
+    blocked = value_and_gradients(loss, *problem, key)
+    assert_allclose(blocked[0], value, rtol=1e-5)
+    assert_allclose(blocked[1][1], gradients[1], atol=1e-5)
+
+
+def test_generalized_binary_at_zero_is_binary(problem):
+    key = jax.random.key(2)
+    generalized = GeneralizedBinaryLoss(4, t=0.0)(*problem, key, num_items=NUM_ITEMS)[0]
+    assert_allclose(generalized * 5, BinaryLoss(4)(*problem, key, num_items=NUM_ITEMS)[0], rtol=1e-6)
+
+
+def test_negatives_are_uniform_over_the_other_items():
+    targets = jnp.array([1, 3, 5, 0])
+    drawn = np.asarray(draw_negatives(jax.random.key(0), targets, 8000, 5))
+    for target, row in zip([1, 3, 5], drawn, strict=False):
+        counts = np.bincount(row, minlength=6)
+        assert counts[0] == counts[target] == 0
+        others = np.delete(counts, [0, target])
+        assert_allclose(others, 2000, rtol=0.1)
+    assert drawn.min() >= 1
+    assert drawn.max() <= 5
+    with pytest.raises(ValueError, match="at least 2 items"):
+        draw_negatives(jax.random.key(0), targets, 1, 1)
+
+
+@pytest.mark.parametrize("in_batch", [False, True])
+def test_sampled_sum_of_exponentials_is_unbiased(problem, in_batch):
+    """The corrected candidates estimate Σ exp(score) over the catalogue; uncorrected ones do not."""
+    query, table, targets, weights = problem
+    scores = 0.3 * np.asarray(table @ query[0])
+    ids = np.arange(NUM_ROWS)
+    real = (ids >= 1) & (ids <= NUM_ITEMS)
+    loss = SampledSoftmaxLoss(64, in_batch=in_batch)
+
+    def estimate(key):
+        ids, shift = loss.candidates(targets, weights, key, NUM_ITEMS)
+        return jnp.sum(jnp.exp(jnp.asarray(scores)[ids] + shift))
+
+    estimates = jax.vmap(estimate)(jax.random.split(jax.random.key(0), 2000))
+    error = np.std(estimates) / np.sqrt(len(estimates))
+    assert abs(np.mean(estimates) - np.exp(scores[real]).sum()) < 4 * error
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SampledSoftmaxLoss(40, block=33),
+        SampledSoftmaxLoss(40, logq=False),
+        SampledSoftmaxLoss(40, in_batch=True, block=16),
+        SampledSoftmaxLoss(0, in_batch=True, logq=False),
+    ],
+    ids=["logq", "plain", "in batch", "only in batch"],
+)
+def test_sampled_softmax_equals_plain_numpy(problem, loss):
+    query, table, targets, weights = map(np.asarray, problem)
+    key = jax.random.key(5)
+    ids, shift = map(np.asarray, loss.candidates(*problem[2:], key, NUM_ITEMS))
+    expected = 0.0
+    for vector, target, weight in zip(query, targets, weights, strict=True):
+        if weight:
+            own = table[target] @ vector
+            others = [
+                table[item] @ vector + bias for item, bias in zip(ids, shift, strict=True) if item != target
+            ]
+            expected += weight * (np.logaddexp.reduce([own, *others]) - own)
+    value, gradients = value_and_gradients(loss, *problem, key)
+    assert_allclose(value, expected, rtol=1e-5)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    if not loss.in_batch:
+        assert_allclose(shift, -np.log(40 / NUM_ITEMS) if loss.logq else 0.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SoftmaxLoss(block=0),
+        lambda: SoftmaxLoss(chunk=-1),
+        lambda: SampledSoftmaxLoss(0),
+        lambda: BinaryLoss(0),
+        lambda: GeneralizedBinaryLoss(t=1.5),
+    ],
+)
+def test_bad_settings_are_refused(make):
+    with pytest.raises(ValueError, match="must"):
+        make()
+
+
+MEMORY_PROGRAM = """
+import resource, sys
+import jax, jax.numpy as jnp
+from jaxrec.losses import SoftmaxLoss
+
+rows, width, num_tokens = (int(argument) for argument in sys.argv[1:])
+query = jnp.ones((num_tokens, width)) * 0.01
+table = jax.jit(lambda: jnp.sin(jax.lax.iota(jnp.float32, rows * width)).reshape(rows, width))()
+targets = jnp.arange(1, num_tokens + 1)
+
+def total(query, table):
+    return SoftmaxLoss()(query, table, targets, jnp.ones(num_tokens), None, num_items=rows - 1)[0]
+
+compiled = jax.jit(jax.value_and_grad(total, (0, 1))).lower(query, table).compile()
+value, gradients = jax.block_until_ready(compiled(query, table))
+assert jnp.isfinite(value)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(compiled.memory_analysis().temp_size_in_bytes, peak)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [64, 128])
+def test_memory_at_a_million_items(width):
+    """Beside the table and its gradient a step needs under 1 GB, Python and XLA included."""
+    rows, num_tokens = 1_000_064, 256
+    program = [sys.executable, "-c", MEMORY_PROGRAM, str(rows), str(width), str(num_tokens)]
+    result = subprocess.run(program, capture_output=True, text=True, check=True)
+    temporary, peak = (int(word) for word in result.stdout.split())
+    assert temporary < 2**28
+    assert peak - 2 * rows * width * 4 < 1e9
+
+
+def test_memory_does_not_depend_on_tokens_times_items():
+    def temporary(num_tokens):
+        arrays = [
+            jax.ShapeDtypeStruct((num_tokens, 64), jnp.float32),
+            jax.ShapeDtypeStruct((1_000_064, 64), jnp.float32),
+            jax.ShapeDtypeStruct((num_tokens,), jnp.int32),
+        ]
+
+        def total(query, table, targets):
+            weights = jnp.ones(num_tokens)
+            return SoftmaxLoss()(query, table, targets, weights, None, num_items=1_000_000)[0]
+
+        compiled = jax.jit(jax.grad(total, (0, 1))).lower(*arrays).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    few, many = temporary(1600), temporary(6400)
+    assert many < 2**28
+    assert many - few < 40 * 4800 * 64  # a few arrays as large as the query
