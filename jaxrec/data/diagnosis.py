@@ -29,8 +29,8 @@ def text_lines(path: Path) -> Iterator[str]:
                     yield line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
                     raise ValueError(
-                        f"{path}, line {number}: byte {error.start + 1} of the line "
-                        f"(0x{line[error.start]:02x}) is not UTF-8; convert the file, e.g. with iconv -t utf-8"
+                        f"{path}, line {number}: byte {error.start + 1} of the line (0x"
+                        f"{line[error.start]:02x}) is not UTF-8; convert the file to UTF-8 (iconv does)"
                     ) from error
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(

@@ -184,8 +184,7 @@ class TimeEncoder:
             numbers = column.cast(pl.Float64, strict=False)
         if numbers.null_count() == 0:
             return False, numbers
-        dates = self._parse_dates(column)
-        return (True, dates) if dates.null_count() < numbers.null_count() else (False, numbers)
+        return (True, self._parse_dates(column)) if numbers[0] is None else (False, numbers)
 
     def _parse_dates(self, column: pl.Series) -> pl.Series:
         """Microseconds since 1970 by the first format that fits each value; null where none does."""

@@ -1,7 +1,7 @@
 """Histories as callers have them, under their own ids, to flat internal arrays; and lists back to frames."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +11,8 @@ import polars as pl
 from jaxrec.data.columns import choose_column
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
+from jaxrec.data.items import ItemMetadata
+from jaxrec.data.windows import bucket_lengths
 
 OnUnknown = Literal["ignore", "warn", "raise"]
 NAMED_AT_MOST = 5
@@ -47,25 +49,32 @@ def read_histories(histories: Any, item_ids: IdMap, *, on_unknown: OnUnknown = "
     if on_unknown not in ("ignore", "warn", "raise"):
         raise ValueError(f"on_unknown must be 'ignore', 'warn' or 'raise', got {on_unknown!r}")
     users, external, offsets = _flatten(histories)
-    rows = item_ids.lookup(external)
+    rows = _lookup(external, item_ids, on_unknown, "items in the histories")
     known = rows >= 0
-    if not known.all():
-        _complain(external, ~known, len(item_ids), on_unknown)
     before = np.concatenate([[0], np.cumsum(known)])
     return Histories(users, (rows[known] + 1).astype(np.int32), before[offsets].astype(np.int64))
 
 
-def _complain(external: pl.Series, unknown: np.ndarray, num_items: int, on_unknown: OnUnknown) -> None:
-    names = external.filter(pl.Series(unknown)).unique(maintain_order=True)
-    shown = ", ".join(repr(name) for name in names.head(NAMED_AT_MOST)) + (", ..." if len(names) > NAMED_AT_MOST else "")
-    found = f"{len(names)} of the items in the histories are not among the {num_items} of the catalogue: {shown}"
-    if on_unknown == "raise":
-        raise ValueError(f"{found}; leave them out, or pass on_unknown='ignore' or 'warn'")
-    if on_unknown == "warn":
-        warnings.warn(f"{found}; they are left out (on_unknown='ignore' keeps this quiet)", stacklevel=5)
+def known_items(ids: Any, item_ids: IdMap, *, on_unknown: OnUnknown = "warn", what: str = "items") -> np.ndarray:
+    """Internal ids, int32, of those external ids that the catalogue has; see ``read_histories``."""
+    rows = _lookup(ids, item_ids, on_unknown, what)
+    return (rows[rows >= 0] + 1).astype(np.int32)
 
 
-def _flatten(histories: Any) -> tuple[pl.Series, pl.Series, np.ndarray]:
+def _lookup(external: Any, item_ids: IdMap, on_unknown: OnUnknown, what: str) -> np.ndarray:
+    rows = item_ids.lookup(external)
+    if on_unknown != "ignore" and (rows < 0).any():
+        external = list(external)
+        names = dict.fromkeys(external[row] for row in np.flatnonzero(rows < 0))
+        shown = ", ".join(map(repr, list(names)[:NAMED_AT_MOST])) + (", ..." if len(names) > NAMED_AT_MOST else "")
+        found = f"{len(names)} of the {what} are not among the {len(item_ids)} of the catalogue: {shown}"
+        if on_unknown == "raise":
+            raise ValueError(f"{found}; leave them out, or pass on_unknown='ignore' or 'warn'")
+        warnings.warn(f"{found}; they are left out (on_unknown='ignore' keeps this quiet)", stacklevel=4)
+    return rows
+
+
+def _flatten(histories: Any) -> tuple[pl.Series, Any, np.ndarray]:
     """Users, external item ids of all their events, and offsets, from any accepted form."""
     if isinstance(histories, Interactions):
         external = histories.item_ids.external(histories.items - 1)
@@ -83,19 +92,19 @@ def _flatten(histories: Any) -> tuple[pl.Series, pl.Series, np.ndarray]:
     return _flatten_lists(None, list(histories))
 
 
-def _flatten_lists(users: list | None, lists: list) -> tuple[pl.Series, pl.Series, np.ndarray]:
+def _flatten_lists(users: list | None, lists: list) -> tuple[pl.Series, Any, np.ndarray]:
     for place, history in enumerate(lists):
         if isinstance(history, str | bytes) or not isinstance(history, Iterable):
             name = place if users is None else users[place]
             raise ValueError(f"the history of user {name!r} must be a list of items, got {history!r}")
     lists = [list(history) for history in lists]
     offsets = np.concatenate([[0], np.cumsum([len(history) for history in lists], dtype=np.int64)])
-    external = pl.Series("item", [item for history in lists for item in history], strict=False)
+    external = [item for history in lists for item in history]
     names = pl.Series("user_id", np.arange(len(lists)) if users is None else users)
     return names, external, offsets.astype(np.int64)
 
 
-def _flatten_frame(frame: pl.DataFrame) -> tuple[pl.Series, pl.Series, np.ndarray]:
+def _flatten_frame(frame: pl.DataFrame) -> tuple[pl.Series, Any, np.ndarray]:
     where = Path("the frame of histories")
     user = frame[choose_column(where, frame.columns, "user", None)]
     item = frame[choose_column(where, frame.columns, "item", None)]
@@ -109,19 +118,94 @@ def _flatten_frame(frame: pl.DataFrame) -> tuple[pl.Series, pl.Series, np.ndarra
     return names.rename("user_id"), item.gather(order), offsets
 
 
+class HistoryBatch(NamedTuple):
+    """Histories of a batch, padded to one of few shapes.
+
+    Attributes:
+      rows: ``[b]`` which histories these are; b of the B rows below are real.
+      items: int32 ``[B, L]``, the newest items, right-aligned.
+      seen: int32 ``[B, S]``, the whole history, 0 is filling.
+    """
+
+    rows: np.ndarray
+    items: np.ndarray
+    seen: np.ndarray
+
+
+def power_of_two(numbers: np.ndarray) -> np.ndarray:
+    """The smallest powers of two that are not below ``numbers``."""
+    return 2 ** np.ceil(np.log2(np.maximum(numbers, 1))).astype(np.int64)
+
+
+def gather_ends(items: np.ndarray, starts: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
+    """The last ``length`` items of ``items[starts[r]:ends[r]]``, right-aligned: int32 ``[n, length]``."""
+    if not len(items):
+        return np.zeros((len(starts), length), np.int32)
+    places = ends[:, None] - length + np.arange(length)
+    real = places >= starts[:, None]
+    return np.where(real, items[np.where(real, places, 0)], 0).astype(np.int32)
+
+
+def history_batches(
+    items: np.ndarray, offsets: np.ndarray, *, max_length: int, batch_size: int
+) -> Iterator[HistoryBatch]:
+    """Cuts histories into batches of few shapes: lengths are buckets, rows and S powers of two.
+
+    Args:
+      items: int32, all histories one after the other.
+      offsets: int64 ``[n + 1]``.
+      max_length: items that the model reads.
+      batch_size: rows of a batch, at most.
+    """
+    lengths = np.diff(offsets)
+    buckets = np.asarray(bucket_lengths(max_length))
+    window = buckets[np.searchsorted(buckets, np.minimum(lengths, max_length))]
+    seen = np.where(lengths <= window, window, power_of_two(lengths))
+    order = np.lexsort((seen, window))
+    shapes = np.stack([window, seen], axis=1)[order]
+    borders = np.flatnonzero((shapes[1:] != shapes[:-1]).any(axis=1)) + 1
+    for group in np.split(order, borders):
+        for start in range(0, len(group), batch_size):
+            rows = group[start : start + batch_size]
+            padded = np.full(min(int(power_of_two(np.asarray(len(rows)))), batch_size), rows[0])
+            padded[: len(rows)] = rows
+            ends = offsets[padded + 1]
+            whole = gather_ends(items, offsets[padded], ends, int(seen[rows[0]]))
+            newest = whole if whole.shape[1] == window[rows[0]] else whole[:, -window[rows[0]] :]
+            yield HistoryBatch(rows, newest, whole)
+
+
 def recommendation_frame(
-    users: pl.Series, item_ids: IdMap, items: np.ndarray, scores: np.ndarray, valid: np.ndarray
+    users: pl.Series,
+    item_ids: IdMap,
+    items: np.ndarray,
+    scores: np.ndarray,
+    valid: np.ndarray,
+    metadata: ItemMetadata | None = None,
 ) -> pl.DataFrame:
-    """Lists ``[n, K]`` as a frame ``user_id, item_id, score, rank``; places that are not valid are left out."""
+    """Lists ``[n, K]`` as a frame ``user_id, item_id, score, rank``, and ``title`` where metadata is given.
+
+    Places that are not valid are left out.
+    """
     row, place = np.nonzero(valid)
-    return pl.DataFrame(
-        [
-            users.gather(row).rename("user_id"),
-            item_ids.external(items[row, place] - 1).rename("item_id"),
-            pl.Series("score", scores[row, place]),
-            pl.Series("rank", place + 1, dtype=pl.Int32),
-        ]
-    )
+    chosen = items[row, place] - 1
+    columns = [
+        users.gather(row).rename("user_id"),
+        item_ids.external(chosen).rename("item_id"),
+        pl.Series("score", scores[row, place]),
+        pl.Series("rank", place + 1, dtype=pl.Int32),
+    ]
+    if metadata is not None:
+        columns.append(metadata.titles.gather(chosen).rename("title"))
+    return pl.DataFrame(columns)
 
 
-__all__ = ["Histories", "OnUnknown", "read_histories", "recommendation_frame"]
+__all__ = [
+    "Histories",
+    "HistoryBatch",
+    "OnUnknown",
+    "history_batches",
+    "known_items",
+    "read_histories",
+    "recommendation_frame",
+]

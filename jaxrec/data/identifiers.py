@@ -155,10 +155,9 @@ def _as_queries(ids: Ids) -> pl.Series:
     ids = list(ids)
     kinds = {type(value) for value in ids if value is not None}
     if all(issubclass(kind, (int, np.integer)) for kind in kinds):
-        try:
-            return pl.Series([None if value is None else int(value) for value in ids], dtype=pl.Int64)
-        except OverflowError:
-            pass
+        ids = [value if value is None else int(value) for value in ids]
+        if all(value is None or -(2**63) <= value < 2**63 for value in ids):
+            return pl.Series(ids, dtype=pl.Int64)
     elif kinds and all(issubclass(kind, (float, int, np.floating, np.integer)) for kind in kinds):
         return pl.Series([None if value is None else float(value) for value in ids], dtype=pl.Float64)
     return pl.Series([None if value is None else str(value) for value in ids], dtype=pl.String)

@@ -213,7 +213,7 @@ class Interactions:
         metadata follow. Raises ValueError if nothing is left.
         """
         rows = k_core(self.items, self.offsets, min_user, min_item, self.num_items)
-        if rows is None and np.bincount(self.items, minlength=1)[1:].all() and self.num_users:
+        if rows is None and self.num_users and self.lengths.all() and self._every_item_appears():
             return self
         rows = np.ones(self.num_interactions, bool) if rows is None else rows
         kept = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])[self.offsets]
@@ -236,6 +236,9 @@ class Interactions:
             None if self.metadata is None else self.metadata.take(appeared, item_ids),
             self.name,
         )
+
+    def _every_item_appears(self) -> bool:
+        return bool(np.bincount(self.items, minlength=self.num_items + 1)[1:].all())
 
     def with_metadata(self, metadata: ItemMetadata | None) -> "Interactions":
         """The same log with titles and categories, aligned by external item id."""

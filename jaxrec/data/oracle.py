@@ -1,6 +1,6 @@
 """The best achievable ranking of a simulated log: by the true probability of the next item.
 
-Source: ours; the formulas are those of ``jaxrec.data.process``.
+Source: ours; the formulas are those of ``jaxrec.data.simulated_process``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from jaxrec.data.process import SimulatedProcess
+from jaxrec.data.simulated_process import SimulatedProcess
 
 if TYPE_CHECKING:
     from jaxrec.data.splits import Split, Targets
@@ -98,7 +98,7 @@ def slot_shares(
     return shares
 
 
-def oracle(
+def oracle_score(
     process: SimulatedProcess, split: "Split", part: Literal["validation", "test"] = "test", *, k: int = 10
 ) -> OracleScore:
     """The best achievable HR@k and NDCG@k on a split of a log drawn from ``process``.
@@ -162,4 +162,4 @@ def _batches(
         yield histories, np.asarray(items[positions])
 
 
-__all__ = ["OracleScore", "next_item_probabilities", "oracle", "slot_shares"]
+__all__ = ["OracleScore", "next_item_probabilities", "oracle_score", "slot_shares"]

@@ -206,8 +206,8 @@ def read_sequences(path: Paths, *, name: str | None = None) -> Interactions:
         table = open_table(file, "\t", None, has_header=False)
         if len(table.names) != 2:
             raise ValueError(
-                f"{file} must hold lines 'user<TAB>item item item', and its first has {len(table.names)} fields "
-                "between tabs; read_interactions reads one interaction a row"
+                f"{file} must hold lines 'user<TAB>item item item', and its first has {len(table.names)} "
+                "fields between tabs; read_interactions reads one interaction a row"
             )
         for batch in table.batches(table.names, rows=1 << 16):
             users.add(batch["column_1"])

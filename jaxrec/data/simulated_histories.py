@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxrec.data.oracle import slot_shares
-from jaxrec.data.process import SimulatedProcess
+from jaxrec.data.simulated_process import SimulatedProcess
 
 _ROUNDS = 40
 """Proposals after which the few users left are drawn from their exact distribution instead."""

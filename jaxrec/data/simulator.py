@@ -1,6 +1,6 @@
 """Simulated logs: the embedded data of jaxrec, drawn from a process whose best possible score is known.
 
-``jaxrec.data.process`` states the process and its formulas, ``jaxrec.data.oracle`` its best ranking.
+``jaxrec.data.simulated_process`` states the process and its formulas, ``jaxrec.data.oracle`` ranks by it.
 """
 
 import os
@@ -15,8 +15,8 @@ import polars as pl
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.items import ItemMetadata
-from jaxrec.data.process import SimulatedProcess
 from jaxrec.data.simulated_histories import draw_histories, draw_lengths, draw_times
+from jaxrec.data.simulated_process import SimulatedProcess
 
 _LENGTHS, _ITEMS, _TIMES = 1, 2, 3
 """Streams of random numbers; stream 0 is the process's own."""
@@ -43,7 +43,7 @@ def simulate(
     """A simulated log: long-tailed popularity, categories, drifting interests, first-order transitions.
 
     Shorthand for ``sample(SimulatedProcess(...), num_users)``. The same process gives the best
-    achievable score: ``oracle(SimulatedProcess(...), split)``.
+    achievable score: ``oracle_score(SimulatedProcess(...), split)``.
 
     Args:
       num_users: number of users.

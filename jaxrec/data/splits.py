@@ -139,6 +139,8 @@ def temporal(
 
     Raises ValueError if the log has no times, or a part would be empty.
     """
+    if not log.num_interactions:
+        raise ValueError(f"{log.name} has no interactions; there is nothing to split")
     if log.times is None:
         raise ValueError(f"{log.name} has no times; use leave_one_out, or read the log with its time column")
     if targets not in ("first", "last", "all"):

@@ -196,35 +196,32 @@ def _open_json(path: Path) -> Table:
 def _open_delimited(path: Path, separator: str | None, quote: str | None, has_header: bool) -> Table:
     if separator is None:
         separator = _find_separator(path)
-    step = 2 if separator == "::" else 1
-    if len(separator) != 1 and separator != "::":
+    step = 2 if separator == "::" else 1  # polars wants one character: "a::b" is a, nothing, b to it
+    if len(separator) != step:
         raise ValueError(f"separator {separator!r} must be one character or '::'; convert {path} first")
     quote = None if step == 2 else quote
-    blank, fields = diagnosis.first_fields(path, separator[0], quote)
-    names = [field.strip() for field in fields] if has_header else []
+    blank, fields = diagnosis.first_fields(path, separator, quote)
+    names = [field.strip() for field in fields] if has_header else [""] * len(fields)
     names = [
-        name if name and name not in names[:place] else f"column_{place // step + 1}"
-        for place, name in enumerate(names or [""] * len(fields))
+        name if name and name not in names[:place] else f"column_{place + 1}"
+        for place, name in enumerate(names)
     ]
-    schema = {f"{place}": pl.String for place in range(len(fields))}
     frame = pl.scan_csv(
         path,
         separator=separator[0],
         quote_char=quote,
         has_header=False,
         skip_rows=blank + has_header,
-        schema=schema,
+        schema={f"{place}": pl.String for place in range(step * (len(fields) - 1) + 1)},
         glob=False,
     )
-    chosen = {f"{place}": name for place, name in enumerate(names) if place % step == 0}
     return Table(
         path,
-        list(chosen.values()),
-        frame.select(pl.col(old).str.strip_chars().alias(new) for old, new in chosen.items()),
-        lambda: (
-            (line, row[::step])
-            for line, row in diagnosis.delimited_rows(path, separator[0], quote, len(fields), has_header)
+        names,
+        frame.select(
+            pl.col(f"{step * place}").str.strip_chars().alias(name) for place, name in enumerate(names)
         ),
+        lambda: diagnosis.delimited_rows(path, separator, quote, len(fields), has_header),
     )
 
 

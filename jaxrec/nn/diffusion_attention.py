@@ -17,6 +17,7 @@ from jaxrec.nn.lags import (
     require_length,
 )
 from jaxrec.nn.prefix import PrefixSummary
+from jaxrec.nn.random_bits import counters, hash_normal
 from jaxrec.typing import Array, Dtype
 
 DEFAULT_SAMPLER = Sampler(process=GaussianProcess(CosineSchedule(num_steps=10)), kind="ddim")
@@ -44,7 +45,7 @@ class RowDenoiser(nn.Module):
         Args:
           noised: ``[B, R, H, M]`` profiles, 0 at lags without an item.
           step: int32, a scalar or ``[B]``.
-          condition: ``[B, R, W]``, what the denoiser knows of the prefix, already projected.
+          condition: ``[B, R, W]``, what the denoiser knows of the prefix.
         """
         batch_size, num_rows, num_heads, length = noised.shape
         width = condition.shape[-1]
@@ -120,8 +121,8 @@ class DiffusionAttention(nn.Module):
         num_rows, num_keys = query.shape[1], key.shape[1]
         max_length = require_length(self.max_length, num_keys, "DiffusionAttention")
         width = self.hidden_width or query.shape[-1]
-        summary = PrefixSummary(dtype=self.dtype, name="summary")(key, jnp.any(mask[:, 0], axis=1))
-        condition = nn.Dense(width, dtype=self.dtype, name="condition")(summary[:, -num_rows:])
+        summary = PrefixSummary(width, dtype=self.dtype, name="summary")(key, jnp.any(mask[:, 0], axis=1))
+        condition = summary[:, -num_rows:]
         real_lags = jnp.moveaxis(keys_to_profiles(mask), 1, 2)
 
         denoiser = RowDenoiser(self.sampler.process.num_steps, max_length, self.dtype, parent=None)
@@ -158,9 +159,9 @@ class DiffusionAttention(nn.Module):
         reference = blank
         if self.reference == "self":
             earlier = jnp.minimum(step + 1, process.num_steps - 1)
-            noised = process.corrupt(blank, earlier, jax.random.normal(earlier_key, blank.shape))
+            noised = process.corrupt(blank, earlier, hash_normal(earlier_key, counters(blank.shape)))
             reference = jax.lax.stop_gradient(denoise(noised, earlier))
-        noised = process.corrupt(reference, step, jax.random.normal(noise_key, blank.shape))
+        noised = process.corrupt(reference, step, hash_normal(noise_key, counters(blank.shape)))
         return denoise(noised, step), reference
 
     def _sample(self, denoise, blank: Array, max_length: int) -> Array:

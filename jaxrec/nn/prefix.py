@@ -60,38 +60,42 @@ def half_life_initializer(shortest: float, longest: float):
 
 
 class PrefixSummary(nn.Module):
-    """The global vector of GenAtt made causal: own input, fading average and plain mean of the prefix.
+    """The global vector of GenAtt made causal: own input, fading sum and plain mean of the prefix.
 
     Our reading of h_g = f(M) (GenAtt, figure; f is not published): position i gets
 
-        [x_i,  sqrt(1 - a²) sum_j a^(i-j) x_j,  mean_j x_j]   over the items j <= i,
+        h_i = W_1 x_i + √(1 − a²) Σ_j a^(i−j) W_2 x_j + mean_j W_3 x_j + b   over the items j ≤ i,
 
     with one learned decay a in (0, 1) a channel; the root gives independent inputs of variance 1 a fading sum
-    of variance 1. Padding counts neither in the sums nor in the number of terms, so its amount changes nothing.
+    of variance 1. Projecting first is the same as projecting the three joined, except that the decays belong
+    to the channels of h, and is cheaper. Padding counts neither in the sums nor in the number of terms.
 
     Attributes:
-      shortest_half_life, longest_half_life: of the fading average at the start, in items, over the channels.
-      dtype: type of the result; the sums are float32.
+      width: W, of the summary.
+      shortest_half_life, longest_half_life: of the fading sum at the start, in items, over the channels.
+      dtype: of the projection and the result; the sums are float32.
     """
 
+    width: int
     shortest_half_life: float = 1.0
     longest_half_life: float = 32.0
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: Array, real: Array) -> Array:
-        """Summaries ``[B, L, 3 D]`` of ``inputs`` ``[B, L, D]``; ``real`` ``[B, L]`` is False on padding."""
-        width = inputs.shape[-1]
+        """Summaries ``[B, L, W]`` of ``inputs`` ``[B, L, D]``; ``real`` ``[B, L]`` is False on padding."""
         initializer = half_life_initializer(self.shortest_half_life, self.longest_half_life)
-        decay = nn.sigmoid(self.param("decay_logit", initializer, (width,)))
-        items = jnp.where(real[..., None], inputs.astype(jnp.float32), 0.0)
-        counts = jnp.cumsum(real.astype(jnp.float32), axis=1)[..., None]
+        decay = nn.sigmoid(self.param("decay_logit", initializer, (self.width,)))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        items = jnp.where(real[..., None], inputs, jnp.zeros((), inputs.dtype))
+        projected = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="project")(items)
 
         decays = jnp.concatenate([decay, jnp.ones_like(decay)])
-        sums = linear_recurrence(decays, jnp.concatenate([items, items], axis=-1))
-        fading = sums[..., :width] * jnp.sqrt(1.0 - jnp.square(decay))
-        mean = sums[..., width:] / jnp.maximum(counts, 1.0)
-        return jnp.concatenate([items, fading, mean], axis=-1).astype(self.dtype)
+        sums = linear_recurrence(decays, projected[..., self.width :].astype(jnp.float32))
+        fading, total = jnp.split(sums, 2, axis=-1)
+        counts = jnp.maximum(jnp.cumsum(real.astype(jnp.float32), axis=1), 1.0)
+        summary = fading * jnp.sqrt(1.0 - jnp.square(decay)) + total / counts[..., None] + bias
+        return projected[..., : self.width] + summary.astype(self.dtype)
 
 
 __all__ = ["PrefixSummary", "half_life_initializer", "linear_recurrence"]

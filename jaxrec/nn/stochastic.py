@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrec.nn.attention import AttentionOutput, masked_softmax
+from jaxrec.nn.dropout import Dropout
 from jaxrec.nn.lags import configure
 from jaxrec.typing import Array, Dtype
 
@@ -136,7 +137,7 @@ class DistributionalAttention(nn.Module):
         provider = configure(self.provider, **shared, name="scores", parent=self)
         output = provider(query, key, mask, train=train)
         self.sow("intermediates", "attention_weights", output.weights)
-        weights = nn.Dropout(self.dropout_rate, deterministic=not train)(output.weights.astype(self.dtype))
+        weights = Dropout(self.dropout_rate, deterministic=not train)(output.weights.astype(self.dtype))
 
         def mix(weights: Array, values: Array, name: str) -> Array:
             mixed = jnp.einsum("bhrm,bmhc->brhc", weights, values)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrec.nn.dropout import Dropout
 from jaxrec.nn.embedding import PositionEmbedding
 from jaxrec.nn.stochastic import DistributionalAttention, Gaussian, WassersteinScores, positive
 from jaxrec.typing import Array, Dtype
@@ -32,7 +33,7 @@ class GaussianInput(nn.Module):
         def stream(raw: Array, name: str) -> Array:
             placed = PositionEmbedding(self.max_length, name=f"{name}_positions")(raw)
             normed = nn.LayerNorm(dtype=self.dtype, name=f"{name}_norm")(placed)
-            return nn.Dropout(self.dropout_rate, deterministic=not train)(normed)
+            return Dropout(self.dropout_rate, deterministic=not train)(normed)
 
         return Gaussian(
             nn.elu(stream(embedded.mean, "mean")), positive(stream(embedded.covariance, "covariance"))
@@ -78,7 +79,7 @@ class DistributionalBlock(nn.Module):
         mixed, penalties = attend(query, hidden, mask, train=train)
         if last_only:
             mixed = jax.tree.map(lambda stream: stream[:, -1:], mixed)
-        dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
+        dropout = Dropout(self.dropout_rate, deterministic=not train)
 
         def stream(mixed: Array, residual: Array, name: str) -> Array:
             def norm(stage: str) -> nn.Module:

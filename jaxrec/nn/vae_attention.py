@@ -3,7 +3,6 @@
 from typing import ClassVar, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxrec.diffusion.noise import draw_normal
@@ -17,6 +16,7 @@ from jaxrec.nn.lags import (
     require_length,
 )
 from jaxrec.nn.prefix import PrefixSummary
+from jaxrec.nn.random_bits import counters, hash_normal
 from jaxrec.typing import Array, Dtype
 
 ACTIVE_VARIANCE = 0.01
@@ -65,7 +65,7 @@ class VaeAttention(nn.Module):
     Published (figure): a global vector h_g of the sequence, (μ, σ) from an encoder, z = μ + σ ε, a decoder
     trunk shared by the heads, and one generator a head for the L x L map. Not published, so our reading:
 
-        h_i = PrefixSummary(items up to i)            μ_i, log σ_i² = Dense(GELU(Dense(h_i)))
+        h_i = PrefixSummary(items up to i)            μ_i, log σ_i² = Dense(GELU(h_i))
         z_i = μ_i + σ_i ε in training, μ_i at inference
         row i of head k = softmax over lags of Dense_k(GELU(Dense(z_i))) + b_k
 
@@ -128,9 +128,9 @@ class VaeAttention(nn.Module):
         width = self.hidden_width or query.shape[-1]
         real = jnp.any(mask[:, 0], axis=1)
 
-        summary = PrefixSummary(dtype=self.dtype, name="summary")(key, real)
+        summary = PrefixSummary(width, dtype=self.dtype, name="summary")(key, real)
         summary = summary[:, -1:] if self.form == "global" else summary[:, -num_rows:]
-        latent, penalty = self._draw_latent(summary, width, train)
+        latent, penalty = self._draw_latent(nn.gelu(summary), train)
         if self.form == "global":
             penalty = jnp.pad(penalty, ((0, 0), (num_rows - 1, 0)))
         penalty = jnp.where(real_rows(mask), penalty, 0.0)
@@ -142,9 +142,8 @@ class VaeAttention(nn.Module):
         logits = self._generate(nn.gelu(trunk), num_rows, num_keys, max_length)
         return AttentionOutput(masked_softmax(logits, mask), logits, {"kl": penalty})
 
-    def _draw_latent(self, summary: Array, width: int, train: bool) -> tuple[Array, Array]:
-        """z ``[B, R, Z]`` float32 and its divergence ``[B, R]`` from summaries ``[B, R, 3 D]``."""
-        hidden = nn.gelu(nn.Dense(width, dtype=self.dtype, name="encoder")(summary))
+    def _draw_latent(self, hidden: Array, train: bool) -> tuple[Array, Array]:
+        """z ``[B, R, Z]`` float32 and its divergence ``[B, R]`` from ``[B, R, W]``."""
         parameters = nn.Dense(2 * self.latent_width, dtype=self.dtype, name="posterior")(hidden)
         mean, log_variance = jnp.split(parameters.astype(jnp.float32), 2, axis=-1)
         self.sow("intermediates", "latent_mean", mean)
@@ -154,7 +153,7 @@ class VaeAttention(nn.Module):
             return mean, penalty
         key = self.make_rng("latent")
         if train:
-            noise = jax.random.normal(key, mean.shape)
+            noise = hash_normal(key, counters(mean.shape))
         else:
             noise = draw_normal(place_keys(key, *mean.shape[:2]), mean.shape)
         return mean + jnp.exp(0.5 * log_variance) * noise, penalty

@@ -7,8 +7,8 @@ import pytest
 
 from jaxrec.data import simulated_histories
 from jaxrec.data.interactions import Interactions
-from jaxrec.data.oracle import next_item_probabilities, oracle
-from jaxrec.data.process import SimulatedProcess
+from jaxrec.data.oracle import next_item_probabilities, oracle_score
+from jaxrec.data.simulated_process import SimulatedProcess
 from jaxrec.data.simulator import sample, simulate
 from jaxrec.data.splits import leave_one_out
 
@@ -141,14 +141,14 @@ def test_transitions_show_and_shuffling_hides_them(log, split):
     popular = score(log, targets, lambda history: popularity)
     assert markov[0] > 3 * popular[0]
     assert markov[0] > 1.5 * mixed[0]
-    best = oracle(PROCESS, split)
+    best = oracle_score(PROCESS, split)
     assert best.hr > markov[0]
     assert best.ndcg > 1.05 * markov[1]
 
 
 def test_oracle_scores_as_the_plain_metrics_of_its_probabilities(log, split):
     few = dataclasses.replace(split, test=split.test[:60])
-    best = oracle(PROCESS, few)
+    best = oracle_score(PROCESS, few)
     probabilities = lambda history: next_item_probabilities(PROCESS, [history])[0]  # noqa: E731
     np.testing.assert_allclose((best.hr, best.ndcg), score(log, few.targets("test"), probabilities))
     assert best.rows == 60
@@ -156,24 +156,24 @@ def test_oracle_scores_as_the_plain_metrics_of_its_probabilities(log, split):
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_oracle_is_an_upper_bound_and_meets_its_expectation(log, split, part):
-    best = oracle(PROCESS, split, part)
+    best = oracle_score(PROCESS, split, part)
     noise = 0.5 / np.sqrt(USERS)
     assert abs(best.hr - best.expected_hr) < 4 * noise
     assert abs(best.ndcg - best.expected_ndcg) < 4 * noise
     worse = dataclasses.replace(PROCESS, memory=0.5, transition=0.3)
-    assert oracle(worse, split, part).ndcg < best.ndcg + 0.01
+    assert oracle_score(worse, split, part).ndcg < best.ndcg + 0.01
     strangers = dataclasses.replace(PROCESS, seed=99)
-    assert oracle(strangers, split, part).ndcg < 0.2 * best.ndcg
+    assert oracle_score(strangers, split, part).ndcg < 0.2 * best.ndcg
 
 
 def test_oracle_follows_the_renumbering_of_a_filter(log, split):
     filtered = log.filter(min_user=5, min_item=60)
     assert filtered.num_items < log.num_items
-    assert oracle(PROCESS, leave_one_out(filtered)).ndcg > 0.7 * oracle(PROCESS, split).ndcg
+    assert oracle_score(PROCESS, leave_one_out(filtered)).ndcg > 0.7 * oracle_score(PROCESS, split).ndcg
 
 
 def slow_probabilities(process, history):
-    """The formulas of ``process`` written out over items, one at a time."""
+    """The formulas of ``simulated_process`` written out over items, one at a time."""
     tables = process.tables
     slot_of = {int(item): slot for slot, item in enumerate(tables.item_of_slot)}
     past = [slot_of[item] for item in history]
@@ -269,8 +269,8 @@ def test_bad_requests_are_named(log, split):
     with pytest.raises(ValueError, match="this process has 1 to 300"):
         next_item_probabilities(PROCESS, [np.array([301])])
     with pytest.raises(ValueError, match="pass the process that the log was drawn from"):
-        oracle(SimulatedProcess(num_items=200), split)
+        oracle_score(SimulatedProcess(num_items=200), split)
     with pytest.raises(ValueError, match="no targets"):
-        oracle(PROCESS, dataclasses.replace(split, test=split.test[:0]))
+        oracle_score(PROCESS, dataclasses.replace(split, test=split.test[:0]))
     with pytest.raises(ValueError, match="k is 0"):
-        oracle(PROCESS, split, k=0)
+        oracle_score(PROCESS, split, k=0)

@@ -1,0 +1,118 @@
+"""Lists for any number of histories: batches of few shapes through the one compiled ``recommend``."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from jaxrec.recommend import TopK, recommend
+from jaxrec.recommender import Recommender, table_rows
+from jaxrec.typing import Params, PRNGKey
+
+
+@dataclasses.dataclass(frozen=True)
+class ListRequest:
+    """What is asked for, the same for all histories.
+
+    Attributes:
+      k: length of the lists.
+      exclude_seen: whether items of the whole history are left out.
+      candidates: int32 ``[C]`` items to choose from; ``None`` is the catalogue.
+      num_samples: draws averaged for a stochastic model.
+      batch_size: histories of one dispatch.
+    """
+
+    k: int
+    exclude_seen: bool = True
+    candidates: np.ndarray | None = None
+    num_samples: int = 1
+    batch_size: int = 256
+
+
+def trained_items(recommender: Recommender, item_counts: np.ndarray) -> np.ndarray:
+    """``[V]`` bool: the items that occur in the training part; others are never recommended."""
+    allowed = np.zeros(table_rows(recommender.num_items), bool)
+    allowed[: len(item_counts)] = item_counts > 0
+    allowed[0] = False
+    return allowed
+
+
+def recommend_histories(
+    recommender: Recommender,
+    params: Params,
+    items: np.ndarray,
+    offsets: np.ndarray,
+    request: ListRequest,
+    *,
+    item_counts: np.ndarray,
+    key: PRNGKey,
+) -> TopK:
+    """Lists for n histories, as numpy arrays ``[n, K]``.
+
+    An empty history gets the most popular items, scored by their share of the training interactions.
+
+    Args:
+      recommender: the model.
+      params: its parameters.
+      items: int32, all histories one after the other, oldest first.
+      offsets: int64 ``[n + 1]``.
+      request: what is asked for.
+      item_counts: ``[num_items + 1]`` interactions of each item in the training part.
+      key: of a stochastic model.
+    """
+    from jaxrec.data.histories import history_batches
+
+    allowed = jax.device_put(trained_items(recommender, item_counts))
+    candidates = None if request.candidates is None else jax.device_put(request.candidates.astype(np.int32))
+    count, k = len(offsets) - 1, request.k
+    lists = TopK(np.zeros((count, k), np.int32), np.full((count, k), -np.inf, np.float32), np.zeros((count, k), bool))
+    batches = history_batches(items, offsets, max_length=recommender.max_length, batch_size=request.batch_size)
+    waiting: list[tuple[np.ndarray, TopK]] = []
+    for batch in batches:
+        found = recommend(
+            recommender,
+            params,
+            jax.device_put(batch.items),
+            k=k,
+            key=key,
+            exclude=jax.device_put(batch.seen) if request.exclude_seen else None,
+            candidates=candidates,
+            allowed=allowed,
+            num_samples=request.num_samples,
+        )
+        waiting.append((batch.rows, found))
+        if len(waiting) > 1:  # the device works on one batch while the host collects the one before
+            _collect(lists, *waiting.pop(0))
+    for rows, found in waiting:
+        _collect(lists, rows, found)
+    empty = np.flatnonzero(np.diff(offsets) == 0)
+    if len(empty):
+        popular = popular_items(item_counts, k, request.candidates)
+        for target, source in zip(lists[:3], popular[:3], strict=True):
+            target[empty] = source
+    return lists
+
+
+def _collect(lists: TopK, rows: np.ndarray, found: TopK) -> None:
+    for target, source in zip(lists[:3], jax.device_get(found)[:3], strict=True):
+        target[rows] = source[: len(rows)]
+
+
+def popular_items(item_counts: np.ndarray, k: int, candidates: np.ndarray | None = None) -> TopK:
+    """The k items with the most training interactions, ``[k]``; equal ones in ascending id."""
+    counts = item_counts.astype(np.float64)
+    counts[0] = 0
+    if candidates is not None:
+        wanted = np.zeros(len(counts), bool)
+        wanted[candidates] = True
+        counts = np.where(wanted, counts, 0)
+    order = np.argsort(-counts, kind="stable")[:k]
+    items, scores = np.zeros(k, np.int32), np.full(k, -np.inf, np.float32)
+    valid = np.zeros(k, bool)
+    valid[: len(order)] = counts[order] > 0
+    items[valid] = order[: valid.sum()]
+    scores[valid] = counts[order[: valid.sum()]] / max(item_counts[1:].sum(), 1)
+    return TopK(items, scores, valid)
+
+
+__all__ = ["ListRequest", "popular_items", "recommend_histories", "trained_items"]

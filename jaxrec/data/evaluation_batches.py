@@ -1,0 +1,138 @@
+"""Batches of whole histories for evaluation and bulk recommendation: few shapes, padded, every row once."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrec.data.windows import bucket_lengths
+
+SEEN_CELLS = 1 << 22
+ROW_MULTIPLE = 8
+
+
+class EvaluationBatch(NamedTuple):
+    """Rows of one shape; the real ones come first.
+
+    Attributes:
+      items: ``[B, L]`` int32, the newest items of each history, right-aligned, 0 is padding.
+      targets: ``[B]`` int32; all 0 in a batch of histories without targets.
+      seen: ``[B, S]`` int32, the whole history, right-aligned, 0 is padding; S is 0 if not asked for.
+      weights: ``[B]`` float32, 1, and 0 in the padding of the last batch of a shape.
+      rows: ``[B]`` int64, which row of the caller it is; -1 in the padding.
+    """
+
+    items: np.ndarray
+    targets: np.ndarray
+    seen: np.ndarray
+    weights: np.ndarray
+    rows: np.ndarray
+
+
+def history_batches(
+    items: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    *,
+    max_length: int,
+    batch_size: int = 256,
+    with_seen: bool = True,
+) -> Iterator[EvaluationBatch]:
+    """Batches of histories, shortest first; row r's history is ``items[starts[r]:ends[r]]``.
+
+    L is a length bucket of ``windows.bucket_lengths``, S the same bucket or, for histories longer than
+    ``max_length``, a power of two. A shape with less than a batch of rows joins the next longer one, so that
+    few programs are compiled.
+
+    Args:
+      items: int32 ``[N]``, the flat log (may be memory-mapped).
+      starts: int64 ``[n]``.
+      ends: int64 ``[n]``; equal to the start for an empty history.
+      max_length: longest window that the model reads.
+      batch_size: B; less for histories so long that ``[B, S]`` would be large.
+      with_seen: whether whole histories are wanted.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    starts, ends = np.asarray(starts, np.int64), np.asarray(ends, np.int64)
+    lengths = ends - starts
+    if np.any(lengths < 0):
+        row = int(np.argmax(lengths < 0))
+        raise ValueError(
+            f"row {row} has a history from {starts[row]} to {ends[row]}: it ends before it starts"
+        )
+    widths = _widths(max_length, int(lengths.max(initial=0)) if with_seen else max_length)
+    shape_of_row = np.searchsorted(widths[:-1], lengths, side="left")
+    order = np.argsort(shape_of_row, kind="stable")
+    borders = np.searchsorted(shape_of_row[order], np.arange(len(widths) + 1))
+    first = 0
+    for width, end in zip(widths, borders[1:], strict=True):
+        if width != widths[-1] and end - first < batch_size:
+            continue
+        group, first = order[first:end], end
+        size = _batch_rows(len(group), batch_size, width)
+        for begin in range(0, len(group), size):
+            rows = np.full(size, -1, np.int64)
+            part = group[begin : begin + size]
+            rows[: len(part)] = part
+            yield _batch(items, starts, ends, rows, min(width, max_length), width if with_seen else 0)
+
+
+def evaluation_batches(
+    items: np.ndarray,
+    starts: np.ndarray,
+    positions: np.ndarray,
+    *,
+    max_length: int,
+    batch_size: int = 256,
+    with_seen: bool = True,
+) -> Iterator[EvaluationBatch]:
+    """``history_batches`` with targets: row r's history is ``items[starts[r]:positions[r]]``.
+
+    Its target is ``items[positions[r]]``; the arguments are those of ``history_batches``.
+    """
+    positions = np.asarray(positions, np.int64)
+    for batch in history_batches(
+        items, starts, positions, max_length=max_length, batch_size=batch_size, with_seen=with_seen
+    ):
+        real = batch.rows >= 0
+        targets = np.zeros(len(real), np.int32)
+        targets[real] = items[positions[batch.rows[real]]]
+        yield batch._replace(targets=targets)
+
+
+def _widths(max_length: int, longest: int) -> list[int]:
+    widths = bucket_lengths(max_length)
+    while widths[-1] < longest:
+        widths.append(1 << widths[-1].bit_length())
+    return widths
+
+
+def _batch_rows(rows: int, batch_size: int, width: int) -> int:
+    """Rows of a batch: no more than there are, and few where histories are very long."""
+    few = -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
+    return max(1, min(batch_size, few, max(ROW_MULTIPLE, SEEN_CELLS // width)))
+
+
+def _batch(
+    items: np.ndarray, starts: np.ndarray, ends: np.ndarray, rows: np.ndarray, length: int, seen: int
+) -> EvaluationBatch:
+    real = rows >= 0
+    starts, ends = np.where(real, starts[rows], 0), np.where(real, ends[rows], 0)
+    whole = _newest(items, starts, ends, max(seen, length))
+    newest = whole[:, whole.shape[1] - length :]
+    return EvaluationBatch(
+        newest, np.zeros(len(rows), np.int32), whole[:, :seen], real.astype(np.float32), rows
+    )
+
+
+def _newest(items: np.ndarray, starts: np.ndarray, ends: np.ndarray, width: int) -> np.ndarray:
+    """``[B, width]`` int32, the newest items of each history, right-aligned."""
+    places = ends[:, None] - width + np.arange(width)
+    real = places >= starts[:, None]
+    if not real.any():
+        return np.zeros(real.shape, np.int32)
+    return np.where(real, items[np.where(real, places, 0)], 0).astype(np.int32)
+
+
+__all__ = ["EvaluationBatch", "evaluation_batches", "history_batches"]

@@ -1,0 +1,76 @@
+"""A run's ``recommend`` as one compiled program for several platforms, that runs without jaxrec.
+
+The file is what ``jax.export`` serialises: the program with the weights inside. To use it::
+
+    import jax, numpy as np
+    program = jax.export.deserialize(bytearray(open("demo.jaxexport", "rb").read()))
+    items, scores = program.call(histories, exclude, np.uint32(0))
+
+``histories`` int32 ``[B, L]`` (right-aligned, 0 is padding), ``exclude`` int32 ``[B, S]`` (0 is nothing), a
+seed for stochastic models; B and S are free, L is the model's window. It gives items int32 ``[B, K]`` (0 where
+nothing was left) and scores float32. Ids are internal; the file with the ending ``.items.csv`` beside it has
+the external ones, ``item,item_id`` a line.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec import artifact
+from jaxrec.bulk import trained_items
+from jaxrec.recommend import recommend
+from jaxrec.typing import Array
+
+if TYPE_CHECKING:
+    from jaxrec.run import Run
+
+
+def exported_recommend(run: "Run", *, k: int, platforms: tuple[str, ...]) -> jax.export.Exported:
+    """The exported program of a run; batch and length of the exclusion list are symbolic."""
+    params = jax.tree.map(np.asarray, run.params)
+    allowed = trained_items(run.recommender, run.item_counts)
+
+    def program(items: Array, exclude: Array, seed: Array) -> tuple[Array, Array]:
+        lists = recommend(
+            run.recommender,
+            jax.tree.map(jnp.asarray, params),
+            items,
+            k=k,
+            key=jax.random.key(seed, impl="threefry2x32"),
+            exclude=exclude,
+            allowed=jnp.asarray(allowed),
+            chunk=len(allowed),
+        )
+        return lists.items, lists.scores
+
+    batch, seen = jax.export.symbolic_shape("batch, seen")
+    return jax.export.export(jax.jit(program), platforms=platforms)(
+        jax.ShapeDtypeStruct((batch, run.recommender.max_length), jnp.int32),
+        jax.ShapeDtypeStruct((batch, seen), jnp.int32),
+        jax.ShapeDtypeStruct((), jnp.uint32),
+    )
+
+
+def export_run(run: "Run", path: Path, *, k: int, platforms: tuple[str, ...]) -> Path:
+    """Writes the program and the table of external ids; returns the program's path.
+
+    Raises:
+      ValueError: ``k`` is out of range.
+      OSError: the files cannot be written.
+    """
+    if not 1 <= k <= run.catalogue.num_items:
+        raise ValueError(f"k is {k}; it must lie between 1 and the {run.catalogue.num_items} items")
+    content = exported_recommend(run, k=k, platforms=platforms).serialize()
+    with artifact.writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        ids = run.catalogue.item_ids.values.rename("item_id").to_frame()
+        ids.with_row_index("item", offset=1).write_csv(path.with_name(path.name + ".items.csv"))
+    return path
+
+
+__all__ = ["export_run", "exported_recommend"]

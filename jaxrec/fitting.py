@@ -1,0 +1,120 @@
+"""``fit``: from a config and a split log to a run."""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxrec import artifact
+from jaxrec.config import Config
+from jaxrec.models.popularity import PopularityRecommender
+from jaxrec.recommender import Recommender
+from jaxrec.run import Run
+from jaxrec.train.logging import JsonLines, Reporter, Several, Silent
+from jaxrec.typing import Params
+
+if TYPE_CHECKING:
+    from jaxrec.data.splits import Split
+    from jaxrec.train.loop import Trainer
+
+
+def fit(
+    config: Config, split: "Split", workdir: str | Path | None = None, *, reporter: Reporter | None = None
+) -> Run:
+    """Trains a model, chooses the checkpoint by validation NDCG@10, and returns it as a run.
+
+    With a ``workdir`` the run is saved there, and a run that was cut off, at whatever moment, goes on
+    from its last checkpoint to the same result; one that is complete is only read.
+
+    Args:
+      config: of model, optimizer and training; its ``data`` section is not read, only kept.
+      split: the data.
+      workdir: directory of the run; ``None`` keeps nothing.
+      reporter: told of the progress, see ``jaxrec.train.logging``.
+
+    Raises:
+      ValueError: the split has nothing to learn from, or ``workdir`` holds a run on other data or of another
+        configuration.
+      FloatingPointError: the loss is not finite.
+      OSError: ``workdir`` cannot be written to.
+    """
+    log = split.interactions
+    recommender = dataclasses.replace(config.model, num_items=log.num_items)
+    item_counts = split.train_item_counts()
+    with _directory(workdir) as directory:
+        artifact.prepare(directory, config, split, item_counts)
+        seconds, interrupted = 0.0, False
+        if isinstance(recommender, PopularityRecommender):
+            params: Params = recommender.counts_to_params(item_counts)
+        else:
+            trainer = _trainer(config, recommender, split, directory, reporter)
+            try:
+                with artifact.writing(directory):
+                    result = trainer.run()
+            finally:
+                trainer.checkpoints.close()
+            params, seconds, interrupted = result.params, result.progress.seconds, result.interrupted
+        run = Run(
+            config=config,
+            recommender=recommender,
+            params=params,
+            catalogue=artifact.catalogue_of(log),
+            item_counts=item_counts,
+            data=artifact.data_card(split),
+            split=split,
+            training_seconds=seconds,
+            interrupted=interrupted,
+        )
+        return run if workdir is None else run.save(directory)
+
+
+@contextlib.contextmanager
+def _directory(workdir: str | Path | None) -> Iterator[Path]:
+    if workdir is not None:
+        yield Path(workdir)
+        return
+    with tempfile.TemporaryDirectory(prefix="jaxrec-") as name:
+        yield Path(name)
+
+
+def _trainer(
+    config: Config, recommender: Recommender, split: "Split", directory: Path, reporter: Reporter | None
+) -> "Trainer":
+    from jaxrec.data.windows import ROW_MULTIPLE, plan_windows
+    from jaxrec.evaluation import validation_function
+    from jaxrec.train.checkpoint import Checkpoints
+    from jaxrec.train.loop import Trainer
+    from jaxrec.train.parallel import Placement
+
+    log = split.interactions
+    placement = Placement(config.parallel)
+    plan = plan_windows(
+        log.offsets[:-1],
+        split.train_ends,
+        max_length=recommender.max_length,
+        batch_targets=config.train.batch_targets,
+        steps=config.train.steps_per_call,
+        positions=recommender.target_positions,
+        seed=config.seed,
+        length_buckets=config.train.length_buckets,
+        row_multiple=int(np.lcm(ROW_MULTIPLE, placement.num_devices)),
+    )
+    return Trainer(
+        recommender,
+        log.items,
+        plan,
+        placement,
+        config.train,
+        config.optimizer,
+        checkpoints=Checkpoints(directory / artifact.CHECKPOINTS, keep=config.train.keep_checkpoints),
+        evaluate=validation_function(config, recommender, split),
+        seed=config.seed,
+        reporter=Several(JsonLines(directory / artifact.METRICS), reporter or Silent()),
+    )
+
+
+__all__ = ["fit"]

@@ -1,0 +1,216 @@
+"""A run: fitted parameters with all that is needed to use them, in memory or in one directory."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import numpy as np
+
+from jaxrec import artifact
+from jaxrec.bulk import ListRequest, recommend_histories
+from jaxrec.config import Config
+from jaxrec.protocol import ProtocolCard
+from jaxrec.recommender import Recommender
+from jaxrec.typing import Params, PRNGKey
+
+if TYPE_CHECKING:
+    import polars
+
+    from jaxrec.data.histories import OnUnknown
+    from jaxrec.data.interactions import Interactions
+    from jaxrec.data.splits import Split
+
+
+@dataclasses.dataclass(eq=False)
+class Run:
+    """A fitted recommender with its config, ids and data card. Made by ``jaxrec.fit`` or ``jaxrec.load``.
+
+    Attributes:
+      config: the resolved config.
+      recommender: the model, with the size of the catalogue filled in.
+      params: its parameters.
+      catalogue: external ids and metadata of the items (a log without interactions).
+      item_counts: int64 ``[num_items + 1]``, interactions of each item in the training part.
+      data: the data card: name, fingerprint, sizes, split.
+      split: the data, for ``evaluate``; ``None`` for a run that was loaded without.
+      workdir: where it is saved, if it is.
+      training_seconds: time that training took, evaluations included.
+      interrupted: whether a signal ended training early; fitting again goes on from there.
+    """
+
+    config: Config
+    recommender: Recommender
+    params: Params
+    catalogue: "Interactions"
+    item_counts: np.ndarray
+    data: dict[str, Any]
+    split: "Split | None" = None
+    workdir: Path | None = None
+    training_seconds: float = 0.0
+    interrupted: bool = False
+
+    def __repr__(self) -> str:
+        return f"Run({type(self.recommender).__name__} on {self.data['data']}, {self.workdir or 'not saved'})"
+
+    @property
+    def key(self) -> PRNGKey:
+        """The fixed key of stochastic models at inference; the same user gets the same list everywhere."""
+        return jax.random.key(self.config.seed, impl="threefry2x32")
+
+    def save(self, directory: str | Path) -> "Run":
+        """Writes the run to a directory, and returns it with ``workdir`` set."""
+        directory = Path(directory)
+        artifact.write(directory, self.config, self.params, self.catalogue, self.item_counts, self.data)
+        self.workdir = directory
+        return self
+
+    def evaluate(
+        self,
+        part: Literal["validation", "test"] = "test",
+        *,
+        exclude_seen: bool | None = None,
+        split: "Split | None" = None,
+        num_samples: int = 1,
+        save: bool = True,
+    ) -> dict[str, Any]:
+        """All metrics of the ranking of every item, with the protocol card under ``protocol``.
+
+        Args:
+          part: whose targets.
+          exclude_seen: whether the whole history is left out of the ranking; ``None`` is the config's.
+          split: the data, for a run loaded without; its fingerprint must be that of the training data.
+          num_samples: draws averaged for a stochastic model.
+          save: whether to write the result below ``workdir/evaluations``.
+
+        Raises:
+          ValueError: there is no data, or other data than the run was fitted on.
+        """
+        from jaxrec.evaluation import evaluate_split
+
+        split = self._checked_split(split)
+        exclude_seen = self.config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
+        metrics = evaluate_split(
+            self.recommender,
+            self.params,
+            split,
+            part,
+            exclude_seen=exclude_seen,
+            batch_size=self.config.evaluation.batch_size,
+            key=self.key,
+            num_samples=num_samples,
+        )
+        card = ProtocolCard(
+            **self.data, part=part, exclude_seen=exclude_seen, seed=self.config.seed, num_samples=num_samples
+        )
+        result = {**metrics, "protocol": card.as_dict()}
+        if save and self.workdir is not None:
+            name = f"{part}-{'seen-excluded' if exclude_seen else 'seen-included'}.json"
+            with artifact.writing(self.workdir):
+                artifact.write_json(self.workdir / artifact.EVALUATIONS / name, result)
+        return result
+
+    def _checked_split(self, split: "Split | None") -> "Split":
+        split = self.split if split is None else split
+        if split is None:
+            raise ValueError(
+                "this run was loaded without its data; pass split=, made as for the training"
+                " (jaxrec.data.load_split(run.config.data) if it came from a config)"
+            )
+        if split is not self.split:
+            card = artifact.data_card(split)
+            if card["fingerprint"] != self.data["fingerprint"] or card["split"] != self.data["split"]:
+                raise ValueError(
+                    f"the run was fitted on {self.data['data']} ({self.data['fingerprint']}, {self.data['split']}), and"
+                    f" this is {card['data']} ({card['fingerprint']}, {card['split']}); evaluate on the same split"
+                )
+            self.split = split
+        return split
+
+    def recommend(
+        self,
+        histories: Any,
+        *,
+        k: int = 10,
+        exclude_seen: bool = True,
+        candidates: Any = None,
+        on_unknown: "OnUnknown" = "warn",
+        num_samples: int = 1,
+        batch_size: int | None = None,
+        with_titles: bool = False,
+    ) -> "polars.DataFrame":
+        """Lists for histories under your own ids: a frame ``user_id, item_id, score, rank``, rank 1 the best.
+
+        Items that never occur in the training part are not recommended. An empty history gets the most
+        popular items.
+
+        Args:
+          histories: ``{user: [item, ...]}`` (oldest first), a list of lists, an ``Interactions``, or a polars
+            or pandas frame with one row an event.
+          k: longest list; it is shorter where fewer items are left.
+          exclude_seen: whether items of the history, however long, are left out.
+          candidates: external ids of the only items to choose from.
+          on_unknown: what to do with items that are not in the catalogue: ``ignore``, ``warn`` or ``raise``.
+          num_samples: draws averaged for a stochastic model.
+          batch_size: histories of one dispatch; ``None`` is the config's.
+          with_titles: whether to add a column ``title``.
+
+        Raises:
+          ValueError: ``k`` is below 1, an item or all candidates are unknown, or the form is not understood.
+        """
+        from jaxrec.data.histories import known_items, read_histories, recommendation_frame
+
+        if k < 1:
+            raise ValueError(f"k is {k}; ask for at least 1 item")
+        if isinstance(histories, Mapping) and not histories:
+            raise ValueError("histories is empty; give at least one user")
+        read = read_histories(histories, self.catalogue.item_ids, on_unknown=on_unknown)
+        chosen = None
+        if candidates is not None:
+            chosen = known_items(candidates, self.catalogue.item_ids, on_unknown=on_unknown, what="candidates")
+            if not len(chosen):
+                raise ValueError("none of the candidates is in the catalogue, so there is nothing to recommend")
+        request = ListRequest(
+            k=min(k, self.catalogue.num_items),
+            exclude_seen=exclude_seen,
+            candidates=chosen,
+            num_samples=num_samples,
+            batch_size=batch_size or self.config.evaluation.batch_size,
+        )
+        lists = recommend_histories(
+            self.recommender,
+            self.params,
+            read.items,
+            read.offsets,
+            request,
+            item_counts=self.item_counts,
+            key=self.key,
+        )
+        titles = self.catalogue.metadata if with_titles else None
+        return recommendation_frame(read.users, self.catalogue.item_ids, lists.items, lists.scores, lists.valid, titles)
+
+    def export(self, path: str | Path, *, k: int = 10, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> Path:
+        """Writes ``recommend`` as one file that runs without jaxrec; see ``jaxrec.export``."""
+        from jaxrec.export import export_run
+
+        return export_run(self, Path(path), k=k, platforms=platforms)
+
+
+def load(workdir: str | Path, *, split: "Split | None" = None) -> Run:
+    """Reads a run back from its directory, onto whatever devices there are now.
+
+    Raises:
+      FileNotFoundError: there is no run.
+      ValueError: its parts do not fit together, or ``split`` is other data.
+    """
+    workdir = Path(workdir)
+    read = artifact.read(workdir)
+    fields = {field.name: getattr(read, field.name) for field in dataclasses.fields(read)}
+    run = Run(**fields, workdir=workdir)
+    if split is not None:
+        run._checked_split(split)
+    return run
+
+
+__all__ = ["Run", "load"]

@@ -1,0 +1,63 @@
+"""Run by test_parallel.py in a process of its own with 8 fake devices: trains a model in several ways.
+
+Writes, for each way, the losses, gradient norms and final parameters, into the .npz file named on the
+command line.
+"""
+
+import os
+import sys
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import jax
+import numpy as np
+
+jax.config.update("jax_platforms", "cpu")
+
+from jaxrec.data.windows import plan_windows
+from jaxrec.models.encoder import EncoderRecommender
+from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrec.train.parallel import ParallelConfig, Placement
+from jaxrec.train.state import create_state
+
+MODELS = {
+    "sasrec": EncoderRecommender(num_items=60, max_length=8, width=16, num_layers=2, num_heads=2, dropout_rate=0.0),
+}
+WAYS = {
+    "one": ParallelConfig(devices=1),
+    "jit": ParallelConfig(mode="jit", devices=8),
+    "pmap": ParallelConfig(mode="pmap", devices=8),
+}
+
+
+def train(model, way: ParallelConfig) -> dict[str, np.ndarray]:
+    """Three calls of two plain-SGD steps (Adam would hide a wrong scale of the gradient)."""
+    placement = Placement(way)
+    offsets = np.arange(101, dtype=np.int64) * 12
+    items = np.random.default_rng(0).integers(1, 61, 1200).astype(np.int32)
+    plan = plan_windows(offsets[:-1], offsets[1:], max_length=8, batch_targets=128, steps=2)
+    optimizer = make_optimizer(
+        OptimizerConfig(name="sgd", learning_rate=0.5, warmup_steps=0), steps_per_epoch=1, total_steps=10
+    )
+    state = placement.put_state(create_state(model, optimizer, jax.random.key(0)))
+    step = placement.compile_step(model, optimizer)
+    key = jax.device_put(jax.random.key(1), placement.replicated)
+    records = []
+    for index in range(3):
+        batch = plan.batch(items, index)
+        batch.weights[:, ::3] = 0  # devices get unequal numbers of targets
+        state, metrics = step(state, placement.put_batches(batch), key)
+        records.append([float(metrics[name]) for name in ("loss", "grad_norm", "weight")])
+    leaves = {f"params{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(state.params)}
+    return {"metrics": np.asarray(records), **leaves}
+
+
+if __name__ == "__main__":
+    assert jax.device_count() == 8
+    results = {
+        f"{name}/{way}/{key}": value
+        for name, model in MODELS.items()
+        for way, config in WAYS.items()
+        for key, value in train(model, config).items()
+    }
+    np.savez(sys.argv[1], **results)

@@ -1,0 +1,189 @@
+"""The training loop: resuming to the bit, early stopping, the best checkpoint, signals, non-finite losses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import make_log
+
+from jaxrec.data.windows import plan_windows
+from jaxrec.models.encoder import EncoderRecommender
+from jaxrec.train.checkpoint import Checkpoints
+from jaxrec.train.logging import JsonLines
+from jaxrec.train.loop import Trainer
+from jaxrec.train.optimizer import OptimizerConfig
+from jaxrec.train.options import TrainConfig
+from jaxrec.train.parallel import ParallelConfig, Placement
+
+
+class Recorder:
+    """Keeps the records it is given; may act on each."""
+
+    def __init__(self, on_steps=None):
+        self.step_records, self.evaluations, self.on_steps = [], [], on_steps
+
+    def start(self, total_epochs, record): ...
+
+    def steps(self, record):
+        self.step_records.append(record)
+        if self.on_steps:
+            self.on_steps(record)
+
+    def evaluation(self, record):
+        self.evaluations.append(record)
+
+    def close(self): ...
+
+
+def small_model() -> EncoderRecommender:
+    return EncoderRecommender(num_items=40, max_length=8, width=8, num_layers=1, num_heads=2, dropout_rate=0.2)
+
+
+def make_trainer(directory, *, epochs=4, patience=100, evaluate=None, reporter=None, learning_rate=1e-2):
+    lengths = np.random.default_rng(0).integers(3, 20, 60)
+    items, offsets = make_log(lengths)
+    plan = plan_windows(offsets[:-1], offsets[1:], max_length=8, batch_targets=64, steps=2)
+    return Trainer(
+        small_model(),
+        items % 40 + 1,
+        plan,
+        Placement(ParallelConfig()),
+        TrainConfig(epochs=epochs, batch_targets=64, steps_per_call=2, patience=patience),
+        OptimizerConfig(learning_rate=learning_rate),
+        checkpoints=Checkpoints(directory),
+        evaluate=evaluate,
+        seed=3,
+        reporter=reporter,
+    )
+
+
+def run(directory, **arguments):
+    trainer = make_trainer(directory, **arguments)
+    result = trainer.run()
+    trainer.checkpoints.close()
+    return result
+
+
+def assert_same(first, second):
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def test_loss_falls_and_best_is_last_without_evaluation(tmp_path):
+    recorder = Recorder()
+    result = run(tmp_path / "run", epochs=8, reporter=recorder)
+    losses = [record["loss"] for record in recorder.step_records]
+    assert losses[-1] < losses[0]
+    assert not result.interrupted
+    assert result.step == recorder.step_records[-1]["step"]
+    assert all(record["targets_per_second"] > 0 for record in recorder.step_records)
+
+
+def test_two_halves_make_a_whole(tmp_path):
+    whole = run(tmp_path / "whole", epochs=4)
+    run(tmp_path / "halves", epochs=2)
+    halves = run(tmp_path / "halves", epochs=4)
+    assert whole.step == halves.step
+    assert_same(whole.params, halves.params)
+
+
+def test_early_stopping_returns_the_best(tmp_path):
+    scores = iter([0.1, 0.5, 0.3, 0.2, 0.4, 0.9])
+    tables = []
+
+    def evaluate(params):
+        tables.append(np.asarray(params["item_embedding"]["table"]))
+        return {"ndcg@10": next(scores), "hr@10": 0.0}
+
+    recorder = Recorder()
+    result = run(tmp_path / "run", epochs=50, patience=3, evaluate=evaluate, reporter=recorder)
+    assert [record["best"] for record in recorder.evaluations] == [True, True, False, False, False]
+    np.testing.assert_array_equal(result.params["item_embedding"]["table"], tables[1])
+    assert result.step == recorder.evaluations[1]["step"]
+
+
+def test_a_signal_saves_and_a_second_run_goes_on(tmp_path):
+    whole = run(tmp_path / "whole", epochs=4)
+
+    def stop(record):
+        if record["step"] == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    cut = run(tmp_path / "cut", epochs=4, reporter=Recorder(stop))
+    assert cut.interrupted
+    resumed = run(tmp_path / "cut", epochs=4)
+    assert not resumed.interrupted
+    assert_same(whole.params, resumed.params)
+
+
+def test_no_signal_handlers_outside_the_main_thread(tmp_path):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(run(tmp_path / "run", epochs=1)))
+    thread.start()
+    thread.join()
+    assert not results[0].interrupted
+
+
+def test_non_finite_loss_names_step_and_checkpoint(tmp_path):
+    run(tmp_path / "run", epochs=1)
+    with pytest.raises(FloatingPointError, match=r"not finite at or before step \d+; last good checkpoint: .*run"):
+        broken = make_trainer(tmp_path / "run", epochs=3)
+        table = broken.state.params["item_embedding"]["table"]
+        broken.state.params["item_embedding"]["table"] = table * jnp.nan
+        broken.run()
+
+
+def test_metrics_file_has_no_line_twice_after_resuming(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    run(tmp_path / "run", epochs=2, reporter=JsonLines(path, every=2))
+    with path.open("a") as file:
+        file.write('{"split": "train", "step": 100000, "loss": 1.0}\n{"split": "tr')  # after the checkpoint; cut short
+    run(tmp_path / "run", epochs=4, reporter=JsonLines(path, every=2))
+    run(tmp_path / "whole", epochs=4, reporter=JsonLines(tmp_path / "whole.jsonl", every=2))
+    read = lambda name: [json.loads(line) for line in name.read_text().splitlines()]  # noqa: E731
+    resumed, whole = read(path), read(tmp_path / "whole.jsonl")
+    assert [(r["step"], r["loss"]) for r in resumed] == [(r["step"], r["loss"]) for r in whole]
+
+
+@pytest.mark.slow
+def test_kill_nine_in_mid_epoch_then_resume_is_bit_for_bit(tmp_path):
+    """A process killed without warning, at whatever moment, resumes to the parameters of an undisturbed run."""
+    script = textwrap.dedent(
+        """
+        import sys, time
+        sys.path.insert(0, {tests!r}); sys.path.insert(0, {here!r})
+        from test_loop import Recorder, make_trainer
+        import jaxrec.train.options
+        def slow(record):
+            print(record["step"], flush=True)
+            time.sleep(0.02)
+        trainer = make_trainer({directory!r}, epochs=40, reporter=Recorder(slow))
+        object.__setattr__(trainer.config, "checkpoint_minutes", 0.002)
+        trainer.run()
+        """
+    ).format(tests=str(Path(__file__).parents[1]), here=str(Path(__file__).parent), directory=str(tmp_path / "killed"))
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    for line in process.stdout:
+        finished = (tmp_path / "killed").exists() and any(p.name.isdigit() for p in (tmp_path / "killed").iterdir())
+        if (int(line) > 40 and finished) or time.monotonic() > deadline:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    trainer = make_trainer(tmp_path / "killed", epochs=40)
+    assert 0 < trainer.step < trainer.plan.first_call(40) * trainer.plan.steps
+    resumed = trainer.run()
+    trainer.checkpoints.close()
+    whole = run(tmp_path / "whole", epochs=40)
+    assert resumed.step == whole.step
+    assert_same(whole.params, resumed.params)
