@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from jaxrec.data.evaluation_batches import EvaluationBatch, history_batches
 from jaxrec.recommend import TopK, recommend
 from jaxrec.recommender import Recommender, table_rows
 from jaxrec.typing import Params, PRNGKey
@@ -60,15 +61,14 @@ def recommend_histories(
       item_counts: ``[num_items + 1]`` interactions of each item in the training part.
       key: of a stochastic model.
     """
-    from jaxrec.data.histories import history_batches
-
     allowed = jax.device_put(trained_items(recommender, item_counts))
     candidates = None if request.candidates is None else jax.device_put(request.candidates.astype(np.int32))
     count, k = len(offsets) - 1, request.k
     lists = TopK(np.zeros((count, k), np.int32), np.full((count, k), -np.inf, np.float32), np.zeros((count, k), bool))
-    batches = history_batches(items, offsets, max_length=recommender.max_length, batch_size=request.batch_size)
-    waiting: list[tuple[np.ndarray, TopK]] = []
-    for batch in batches:
+    waiting: list[tuple[EvaluationBatch, TopK]] = []
+    for batch in history_batches(
+        items, offsets[:-1], offsets[1:], max_length=recommender.max_length, batch_size=request.batch_size
+    ):
         found = recommend(
             recommender,
             params,
@@ -80,11 +80,11 @@ def recommend_histories(
             allowed=allowed,
             num_samples=request.num_samples,
         )
-        waiting.append((batch.rows, found))
+        waiting.append((batch, found))
         if len(waiting) > 1:  # the device works on one batch while the host collects the one before
             _collect(lists, *waiting.pop(0))
-    for rows, found in waiting:
-        _collect(lists, rows, found)
+    for batch, found in waiting:
+        _collect(lists, batch, found)
     empty = np.flatnonzero(np.diff(offsets) == 0)
     if len(empty):
         popular = popular_items(item_counts, k, request.candidates)
@@ -93,9 +93,10 @@ def recommend_histories(
     return lists
 
 
-def _collect(lists: TopK, rows: np.ndarray, found: TopK) -> None:
+def _collect(lists: TopK, batch: EvaluationBatch, found: TopK) -> None:
+    real = batch.rows >= 0
     for target, source in zip(lists[:3], jax.device_get(found)[:3], strict=True):
-        target[rows] = source[: len(rows)]
+        target[batch.rows[real]] = source[real]
 
 
 def popular_items(item_counts: np.ndarray, k: int, candidates: np.ndarray | None = None) -> TopK:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxrec.negatives import draw_negatives, negative_sampling_loss
 from jaxrec.softmax import Plan, softmax_cross_entropy
-from jaxrec.typing import Array, Dtype, PRNGKey
+from jaxrec.typing import Array, ComputeType, PRNGKey
 
 MIN_BLOCK = 128
 CPU_LOGITS_BYTES = 2**24
@@ -67,7 +67,7 @@ class SoftmaxLoss:
         is then the same on every device of that axis.
     """
 
-    dtype: Dtype = jnp.float32
+    dtype: ComputeType = "float32"
     block: int | None = None
     chunk: int | None = None
     table_axis: str | None = None
@@ -120,7 +120,7 @@ class SampledSoftmaxLoss:
     num_negatives: int = 512
     logq: bool = True
     in_batch: bool = False
-    dtype: Dtype = jnp.float32
+    dtype: ComputeType = "float32"
     block: int = 1024
 
     def __post_init__(self):

@@ -43,31 +43,20 @@ def sample_queries(
     return jax.lax.map(lambda sample_key: recommender.query(params, items, sample_key), keys)
 
 
-def rank_catalogue(
-    query: Array, catalogue: Catalogue, *, k: int, exclude: Array | None = None, chunk: int | None = None
-) -> TopK:
-    """The k items of the catalogue with the highest inner products.
+def best_items(scores: ChunkedScores, k: int) -> TopK:
+    """The k items with the highest scores."""
 
-    Args:
-      query: ``[B, Q]`` float32.
-      catalogue: what is ranked.
-      k: length of the lists.
-      exclude: ``[B, S]`` int32 items to leave out, 0 is nothing.
-      chunk: rows of the table scored at once; ``None`` chooses by memory.
-    """
-
-    def step(best, scores, start):
-        values, places = top_k(scores, k)
+    def step(best, part, start):
+        values, places = top_k(part, k)
         return merge_top_k(best, (values, start + places), k)
 
-    scores = ChunkedScores(query, catalogue, exclude, chunk)
     if scores.num_chunks == 1:
         return _lists(*scores.fold(lambda _, whole, start: top_k(whole, k), None))
-    shape = (query.shape[0], k)
+    shape = (scores.query.shape[0], k)
     return _lists(*scores.fold(step, (jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))))
 
 
-def rank_candidates(
+def best_candidates(
     query: Array, catalogue: Catalogue, candidates: Array, *, k: int, exclude: Array | None = None
 ) -> TopK:
     """The k best of a list of candidates, shared ``[C]`` or one a row ``[B, C]`` (int32).
@@ -113,9 +102,9 @@ def _recommend(
     query = jnp.mean(samples, axis=0)
     catalogue = Catalogue(recommender.items(params), recommender.num_items, allowed)
     if candidates is None:
-        lists = rank_catalogue(query, catalogue, k=k, exclude=exclude, chunk=chunk)
+        lists = best_items(ChunkedScores(query, catalogue, exclude, chunk), k)
     else:
-        lists = rank_candidates(query, catalogue, candidates, k=k, exclude=exclude)
+        lists = best_candidates(query, catalogue, candidates, k=k, exclude=exclude)
     if with_spread:
         rows = catalogue.table[lists.items]
         scores = jnp.einsum("sbq,bkq->sbk", samples, rows, precision="highest")
@@ -200,4 +189,4 @@ def _as_ids(name: str, array: Array, dimensions: tuple[int, ...]) -> Array:
     return array
 
 
-__all__ = ["TopK", "rank_candidates", "rank_catalogue", "recommend", "sample_queries"]
+__all__ = ["TopK", "best_candidates", "best_items", "recommend", "sample_queries"]

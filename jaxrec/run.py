@@ -75,7 +75,7 @@ class Run:
         num_samples: int = 1,
         save: bool = True,
     ) -> dict[str, Any]:
-        """All metrics of the ranking of every item, with the protocol card under ``protocol``.
+        """All metrics of the ranking of every item, flat; ``groups``, ``intervals`` and ``protocol`` besides.
 
         Args:
           part: whose targets.
@@ -87,11 +87,11 @@ class Run:
         Raises:
           ValueError: there is no data, or other data than the run was fitted on.
         """
-        from jaxrec.evaluation import evaluate_split
+        from jaxrec.evaluation import as_dict, evaluate_split
 
         split = self._checked_split(split)
         exclude_seen = self.config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
-        metrics = evaluate_split(
+        evaluation = evaluate_split(
             self.recommender,
             self.params,
             split,
@@ -104,7 +104,7 @@ class Run:
         card = ProtocolCard(
             **self.data, part=part, exclude_seen=exclude_seen, seed=self.config.seed, num_samples=num_samples
         )
-        result = {**metrics, "protocol": card.as_dict()}
+        result = {**as_dict(evaluation), "protocol": card.as_dict()}
         if save and self.workdir is not None:
             name = f"{part}-{'seen-excluded' if exclude_seen else 'seen-included'}.json"
             with artifact.writing(self.workdir):

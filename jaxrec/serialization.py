@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import inspect
 import types
 import typing
 from typing import Any
@@ -88,10 +89,11 @@ def _dataclass_from_json(data: Any, expected: Any, components: Components, path:
             raise ValueError(f"{path}.{KIND} is {data[KIND]!r}{nearest(data[KIND], components)}")
     if cls is None:
         raise ValueError(f"{path} needs a {KIND!r}, one of {', '.join(sorted(components))}")
-    if isinstance(expected, type) and not issubclass(cls, expected):
+    if isinstance(expected, type) and not _fits(cls, expected):
         raise ValueError(f"{path} must be a {expected.__name__}, got a {cls.__name__}")
     hints = typing.get_type_hints(cls)
-    names = [field.name for field in config_fields(cls)]
+    fields = config_fields(cls)
+    names = [field.name for field in fields]
     values = {}
     for key, value in data.items():
         if key == KIND:
@@ -99,7 +101,23 @@ def _dataclass_from_json(data: Any, expected: Any, components: Components, path:
         if key not in names:
             raise ValueError(f"{path}.{key} is not a key of {cls.__name__}{nearest(key, names)}")
         values[key] = from_json(value, hints[key], components, f"{path}.{key}")
+    for field in fields:
+        has_default = (
+            field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        )
+        if field.name not in values and not has_default:
+            raise ValueError(f"{path} lacks the key {field.name!r} of {cls.__name__}")
     return cls(**values)
+
+
+def _fits(cls: type, expected: type) -> bool:
+    """Whether a class may stand where another is expected; a protocol is met by an equal ``__call__``."""
+    if not getattr(expected, "_is_protocol", False):
+        return issubclass(cls, expected)
+    if "__call__" not in dir(cls):
+        return False
+    own, wanted = (inspect.signature(kind.__call__).parameters for kind in (cls, expected))
+    return list(own) == list(wanted)
 
 
 def nearest(name: str, known: Any) -> str:

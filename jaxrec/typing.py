@@ -18,7 +18,7 @@ Z  width of a latent variable
 =  ==================================================================
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -31,4 +31,7 @@ Params = Any
 
 Dtype = Any
 
-__all__ = ["Array", "Dtype", "PRNGKey", "Params"]
+ComputeType = Literal["float32", "bfloat16"]
+"""A compute type as a configuration names it."""
+
+__all__ = ["Array", "ComputeType", "Dtype", "PRNGKey", "Params"]

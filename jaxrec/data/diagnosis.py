@@ -89,15 +89,16 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict]]:
         yield number, value
 
 
-def find_missing(path: Path, rows: Iterator[tuple[int, Sequence | dict]], columns: Sequence) -> None:
-    """Raises ValueError at the first row whose value in one of ``columns`` is missing or empty."""
+def find_missing(
+    path: Path, rows: Iterator[tuple[int, Sequence | dict]], columns: dict[str, str | int]
+) -> None:
+    """Raises ValueError at the first row without a value in one of ``columns`` (name: key in the row)."""
     for number, row in rows:
-        for column in columns:
-            value = row.get(column) if isinstance(row, dict) else row[column]
+        for name, key in columns.items():
+            value = row.get(key) if isinstance(row, dict) else row[key]
             if value is None or (isinstance(value, str) and not value.strip()):
-                shown = column if isinstance(row, dict) else f"{column + 1}"
                 raise ValueError(
-                    f"{path}, line {number}: column {shown} is empty; fill it in or remove the line"
+                    f"{path}, line {number}: column {name} is empty; fill it in or remove the line"
                 )
 
 

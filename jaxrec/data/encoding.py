@@ -42,6 +42,8 @@ class IdEncoder:
         if len(column) == 0:
             return
         column = column.rename("id")
+        if column.dtype == pl.Categorical or column.dtype == pl.Enum:
+            column = column.cast(pl.String)
         if self._known.schema["id"] == pl.String:
             column = column.cast(pl.String)
         else:

@@ -34,7 +34,7 @@ def stable_order(keys: np.ndarray) -> np.ndarray:
     """
     if not len(keys):
         return np.zeros(0, np.int64)
-    if keys.dtype.kind in "iu":
+    if keys.dtype.kind == "i":
         lowest = int(keys.min())
         row_bits = max(1, (len(keys) - 1).bit_length())
         if (int(keys.max()) - lowest).bit_length() + row_bits <= 63:

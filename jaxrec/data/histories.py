@@ -1,7 +1,7 @@
 """Histories as callers have them, under their own ids, to flat internal arrays; and lists back to frames."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +12,6 @@ from jaxrec.data.columns import choose_column
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.items import ItemMetadata
-from jaxrec.data.windows import bucket_lengths
 
 OnUnknown = Literal["ignore", "warn", "raise"]
 NAMED_AT_MOST = 5
@@ -118,63 +117,6 @@ def _flatten_frame(frame: pl.DataFrame) -> tuple[pl.Series, Any, np.ndarray]:
     return names.rename("user_id"), item.gather(order), offsets
 
 
-class HistoryBatch(NamedTuple):
-    """Histories of a batch, padded to one of few shapes.
-
-    Attributes:
-      rows: ``[b]`` which histories these are; b of the B rows below are real.
-      items: int32 ``[B, L]``, the newest items, right-aligned.
-      seen: int32 ``[B, S]``, the whole history, 0 is filling.
-    """
-
-    rows: np.ndarray
-    items: np.ndarray
-    seen: np.ndarray
-
-
-def power_of_two(numbers: np.ndarray) -> np.ndarray:
-    """The smallest powers of two that are not below ``numbers``."""
-    return 2 ** np.ceil(np.log2(np.maximum(numbers, 1))).astype(np.int64)
-
-
-def gather_ends(items: np.ndarray, starts: np.ndarray, ends: np.ndarray, length: int) -> np.ndarray:
-    """The last ``length`` items of ``items[starts[r]:ends[r]]``, right-aligned: int32 ``[n, length]``."""
-    if not len(items):
-        return np.zeros((len(starts), length), np.int32)
-    places = ends[:, None] - length + np.arange(length)
-    real = places >= starts[:, None]
-    return np.where(real, items[np.where(real, places, 0)], 0).astype(np.int32)
-
-
-def history_batches(
-    items: np.ndarray, offsets: np.ndarray, *, max_length: int, batch_size: int
-) -> Iterator[HistoryBatch]:
-    """Cuts histories into batches of few shapes: lengths are buckets, rows and S powers of two.
-
-    Args:
-      items: int32, all histories one after the other.
-      offsets: int64 ``[n + 1]``.
-      max_length: items that the model reads.
-      batch_size: rows of a batch, at most.
-    """
-    lengths = np.diff(offsets)
-    buckets = np.asarray(bucket_lengths(max_length))
-    window = buckets[np.searchsorted(buckets, np.minimum(lengths, max_length))]
-    seen = np.where(lengths <= window, window, power_of_two(lengths))
-    order = np.lexsort((seen, window))
-    shapes = np.stack([window, seen], axis=1)[order]
-    borders = np.flatnonzero((shapes[1:] != shapes[:-1]).any(axis=1)) + 1
-    for group in np.split(order, borders):
-        for start in range(0, len(group), batch_size):
-            rows = group[start : start + batch_size]
-            padded = np.full(min(int(power_of_two(np.asarray(len(rows)))), batch_size), rows[0])
-            padded[: len(rows)] = rows
-            ends = offsets[padded + 1]
-            whole = gather_ends(items, offsets[padded], ends, int(seen[rows[0]]))
-            newest = whole if whole.shape[1] == window[rows[0]] else whole[:, -window[rows[0]] :]
-            yield HistoryBatch(rows, newest, whole)
-
-
 def recommendation_frame(
     users: pl.Series,
     item_ids: IdMap,
@@ -202,9 +144,7 @@ def recommendation_frame(
 
 __all__ = [
     "Histories",
-    "HistoryBatch",
     "OnUnknown",
-    "history_batches",
     "known_items",
     "read_histories",
     "recommendation_frame",

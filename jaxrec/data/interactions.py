@@ -83,7 +83,7 @@ class Interactions:
         items is then the highest id. Raises ValueError on ids outside 1 to ``num_items``, decreasing
         offsets or times that run backwards within a user.
         """
-        items = np.ascontiguousarray(items, np.int32)
+        items = np.asarray(items)
         offsets = np.ascontiguousarray(offsets, np.int64)
         highest = int(items.max(initial=0))
         item_ids = IdMap.range(highest) if item_ids is None else item_ids
@@ -96,6 +96,10 @@ class Interactions:
             raise ValueError(
                 f"offsets must not decrease, and do at user {np.flatnonzero(np.diff(offsets) < 0)[0]}"
             )
+        if times is not None:
+            times = np.asarray(times)
+            times = np.ascontiguousarray(times, np.float64 if times.dtype.kind == "f" else np.int64)
+        items = np.ascontiguousarray(items, np.int32)
         log = cls(items, offsets, users, item_ids, times, None, name)
         if times is not None:
             backwards = np.flatnonzero(times[1:] < times[:-1]) + 1

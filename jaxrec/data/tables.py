@@ -60,7 +60,9 @@ class Table:
             batch = _empty_as_null(batch)
             if any(batch[name].null_count() for name in watched):
                 if not examined and self.rows is not None:
-                    diagnosis.find_missing(self.path, self.rows(), [self._key(name) for name in required])
+                    diagnosis.find_missing(
+                        self.path, self.rows(), {name: self._key(name) for name in required}
+                    )
                 examined = True
                 batch = self._without_blank(batch, required, watched, start)
             start += len(batch)
@@ -75,7 +77,7 @@ class Table:
         frame = _empty_as_null(frame)
         if frame["item"].null_count():
             if self.rows is not None:
-                diagnosis.find_missing(self.path, self.rows(), [self._key(columns["item"])])
+                diagnosis.find_missing(self.path, self.rows(), {columns["item"]: self._key(columns["item"])})
             frame = frame.filter(pl.col("item").is_not_null())
         return frame
 
@@ -89,8 +91,8 @@ class Table:
             nulls = batch[name].is_null()
             if nulls.any():
                 raise ValueError(
-                    f"{self.path}: column {name} is null or empty in data row {start + nulls.arg_max() + 1} "
-                    f"and {nulls.sum() - 1} of the rows after it; drop those rows"
+                    f"{self.path}: column {name} is null or empty in data row {start + nulls.arg_max() + 1}; "
+                    "fill it in or drop such rows"
                 )
         return batch
 
@@ -189,7 +191,7 @@ def _open_json(path: Path) -> Table:
         names.update(dict.fromkeys(row))
     if not names:
         raise ValueError(f"{path} is empty; it should hold one JSON object a line")
-    frame = pl.scan_ndjson(path, schema=dict.fromkeys(names, pl.String))
+    frame = pl.scan_ndjson(glob.escape(str(path)), schema=dict.fromkeys(names, pl.String))
     return Table(path, list(names), frame, lambda: diagnosis.json_rows(path))
 
 

@@ -13,9 +13,7 @@ from jaxrec.nn.attention import DotProduct, attention_mask
 from jaxrec.nn.embedding import ItemEmbedding, SequenceInput
 from jaxrec.nn.encoder import Activation, TransformerEncoder
 from jaxrec.recommender import LossOutput, table_rows
-from jaxrec.typing import Array, Params, PRNGKey
-
-ComputeType = Literal["float32", "bfloat16"]
+from jaxrec.typing import Array, ComputeType, Params, PRNGKey
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +32,9 @@ class Penalty:
 
     def __post_init__(self):
         if self.coefficient < 0 or self.warmup_steps < 0:
-            raise ValueError(f"penalty {self.name!r}: coefficient and warmup_steps must not be negative: {self}")
+            raise ValueError(
+                f"penalty {self.name!r}: coefficient and warmup_steps must not be negative: {self}"
+            )
 
     def weight(self, step: Array | int) -> Array:
         """The coefficient at an optimizer step."""
@@ -155,7 +155,9 @@ class EncoderRecommender:
         items = jnp.ones((1, self.max_length), jnp.int32)
         return self.module.init(rngs, items, train=False)["params"]
 
-    def loss(self, params: Params, batch: SequenceBatch, key: PRNGKey, *, step: Array | int = 0) -> LossOutput:
+    def loss(
+        self, params: Params, batch: SequenceBatch, key: PRNGKey, *, step: Array | int = 0
+    ) -> LossOutput:
         """Sums of the weighted loss over a batch; metrics hold the loss without penalties, and each penalty."""
         loss_key, *stream_keys = jax.random.split(key, 4)
         rngs = dict(zip(("dropout", "latent", "diffusion"), stream_keys, strict=True))

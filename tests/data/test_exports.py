@@ -20,7 +20,5 @@ def test_unknown_names_are_attribute_errors():
 
 
 def test_importing_the_package_imports_neither_polars_nor_grain():
-    code = (
-        "import sys, jaxrec.data; sys.exit(any(name in sys.modules for name in ('polars', 'grain')))"
-    )
+    code = "import sys, jaxrec.data; sys.exit(any(name in sys.modules for name in ('polars', 'grain')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -97,6 +97,7 @@ def test_summary_and_repr():
     [
         ({"items": np.array([1, 0])}, "item ids must be 1 to 3"),
         ({"items": np.array([1, 4])}, "item ids must be 1 to 3"),
+        ({"items": np.array([1, 2**32 + 2])}, "item ids must be 1 to 3"),
         ({"offsets": np.array([0, 1])}, "offsets must run from 0 to the 2 interactions"),
         ({"offsets": np.array([0, 3, 2])}, "offsets must not decrease, and do at user 1"),
         ({"users": IdMap.range(5)}, "1 histories and 5 user ids"),

@@ -40,10 +40,10 @@ GOOD = HEADER + "1,2,3\n"
         ),
         ((GOOD + "1,4,5\n").encode() + b"1,\xe9,7\n", r"line 4: byte 3 of the line \(0xe9\) is not UTF-8"),
         (GOOD.encode() + b'1,"4,5\n1,3,5\n', "line 3"),
-        ((GOOD + ",4,5\n").encode(), "line 3: column 1 is empty"),
-        ((GOOD + "1,  ,5\n").encode(), "line 3: column 2 is empty"),
-        ((GOOD + '1,"",5\n').encode(), "line 3: column 2 is empty"),
-        ((GOOD + "1,4,\n").encode(), "line 3: column 3 is empty"),
+        ((GOOD + ",4,5\n").encode(), "line 3: column user is empty"),
+        ((GOOD + "1,  ,5\n").encode(), "line 3: column item is empty"),
+        ((GOOD + '1,"",5\n').encode(), "line 3: column item is empty"),
+        ((GOOD + "1,4,\n").encode(), "line 3: column time is empty"),
     ],
 )
 @pytest.mark.parametrize("packed", [False, True])
@@ -82,7 +82,7 @@ def test_faulty_json_lines(tmp_path, content, message):
     ("content", "message"),
     [
         (b"u\t1 2\nv 3 4\n", "line 2: 1 fields where 2 are expected"),
-        (b"u\t1 2\nv\t\n", "line 2: column 2 is empty"),
+        (b"u\t1 2\nv\t\n", "line 2: column column_2 is empty"),
         (b"u\t1 2\nv\t3\nu\t3\n", "user 'u' has more than one line; join them"),
         (b"u 1 2\n", "must hold lines 'user<TAB>item item item'"),
         (b"", "is empty"),

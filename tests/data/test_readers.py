@@ -119,6 +119,20 @@ def test_integers_beyond_64_bits_are_text(tmp_path):
     assert read_interactions(tmp_path / "a.parquet").users.values.to_list() == [str(2**64 - 1), "3"]
 
 
+def test_categorical_columns_read_like_text(tmp_path):
+    users = pl.Series(["7", "07", "7"]).cast(pl.Categorical)
+    items = pl.Series(["3", "1", "2"]).cast(pl.Enum(["1", "2", "3"]))
+    write(tmp_path / "a.parquet", pl.DataFrame({"user": users, "item": items}))
+    assert histories(read_interactions(tmp_path / "a.parquet")) == [("7", [3, 2], None), ("07", [1], None)]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_paths_with_pattern_characters_are_taken_literally(tmp_path, kind):
+    path = tmp_path / f"log[1].{kind}"
+    write(path, pl.DataFrame({"user": ["u"], "item": ["i"]}))
+    assert histories(read_interactions(path)) == [("u", ["i"], None)]
+
+
 def test_a_late_text_id_makes_the_column_text(tmp_path, monkeypatch):
     (tmp_path / "log.csv").write_text("user,item\n1,10\n2,11\n1,11\n003,10\n3,12\n")
     monkeypatch.setattr(tables.Table.batches, "__defaults__", (2,))

@@ -79,7 +79,6 @@ def prepare(name, dtype="float32"):
     return module, jax.tree.unflatten(structure, leaves)
 
 
-@functools.partial(jax.jit, static_argnames=("name", "train", "dtype", "causal", "rows"))
 def attend(name, hidden, items, seed=0, *, train=False, dtype="float32", causal=True, rows=None):
     """The provider's output for ``hidden`` ``[B, L, D]``; ``rows`` asks for the newest rows only."""
     module, params = prepare(name, dtype)
@@ -175,7 +174,6 @@ def test_gradients_are_finite_and_reach_every_leaf(name):
     direction = jax.random.normal(jax.random.key(5), (3, HEADS, LENGTH, LENGTH))
     inputs, mask = make_inputs(PROVIDERS[name], HIDDEN), attention_mask(ITEMS, causal=True)
 
-    @jax.jit
     @jax.grad
     def gradient(params):
         output = module.apply({"params": params}, inputs, inputs, mask, train=True, rngs=streams())

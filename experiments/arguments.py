@@ -1,0 +1,210 @@
+"""Command-line flags of a run: a config's dataclasses through tyro, on top of a preset, a file or a run."""
+
+import argparse
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+from jaxrec.config import Config, read_config
+from jaxrec.data.source import SIMULATED, DataConfig
+from jaxrec.losses import LOSSES
+from jaxrec.presets import PRESETS, preset
+from jaxrec.serialization import config_fields, nearest
+
+DEMO_PRESET, DEFAULT_PRESET = "demo", "sasrec"
+FILLED_FROM_DATA = ("num_items",)
+EVERYDAY_FIELDS = {
+    "activation": False,
+    **dict.fromkeys(
+        (
+            *("model", "data", "train", "optimizer", "parallel", "evaluation", "config", "seed"),
+            *("preset", "workdir", "config_file", "loss", "cache", "debug"),
+            *("source", "items", "min_user", "min_item", "split", "user", "item", "time"),
+            *("max_length", "width", "num_layers", "num_heads", "dropout_rate"),
+            *("epochs", "patience", "batch_targets", "learning_rate", "mode", "devices", "exclude_seen"),
+        ),
+        True,
+    ),
+}
+"""Fields that ``--help`` shows; ``--help-all`` shows all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainArguments:
+    """Trains a recommender, shows its metrics beside popularity, and leaves a run directory.
+
+    Without any argument it trains on embedded, simulated data, in minutes on a laptop. Typing the same
+    command again goes on where training stopped, or shows the results if it is complete.
+
+    python experiments/train.py --preset sasrec --data events.csv --workdir runs/mine --train.epochs 50
+
+    Exit code: 0 done; 130 or 143 stopped by Ctrl-C or SIGTERM, with everything saved; 1 the loss became
+    NaN or infinite; 2 wrong input. This page shows the flags of every day; --help-all shows all.
+
+    Attributes:
+      config: what decides the run.
+      preset: where the settings start from; other flags change them. Default: demo for the embedded
+        data, sasrec for your own.
+      config_file: start from the settings in this JSON file (such as a run's config.json) instead.
+      workdir: directory of the run. Default: runs/PRESET-DATA-seedN. If it holds a run already and
+        neither --preset nor --config is given, its settings are taken.
+      loss: what is minimised, for models that leave the choice; its own flags: --model.loss-function...
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that they start faster
+        the next time.
+      debug: show the full traceback of an error.
+    """
+
+    config: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    preset: str = ""
+    config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE")] = ""
+    workdir: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
+    loss: str = ""
+    cache: bool = True
+    debug: bool = False
+
+
+def parse_train_arguments(argv: list[str]) -> TrainArguments:
+    """Reads the flags of ``train.py``; leaves with code 0 after ``--help`` and 2 on a flag that is unknown.
+
+    Raises:
+      ValueError: there is no such preset or loss, both preset and file are given, or a value is out of range.
+      OSError: a config file cannot be read.
+    """
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--preset", "--config", "--workdir", "--loss", "--data"):
+        peek.add_argument(flag, default="")
+    given, _ = peek.parse_known_args(argv)
+    base, name = _base_config(given.preset, given.config, given.workdir, given.data)
+    if given.loss:
+        base = _with_loss(base, given.loss)
+    default = TrainArguments(config=base, preset=name)
+    show_all = "--help-all" in argv
+    argv = ["--help" if argument == "--help-all" else argument for argument in argv]
+    registry = config_registry(brief=("--help" in argv or "-h" in argv) and not show_all)
+    arguments = tyro.cli(TrainArguments, args=argv, default=default, registry=registry)
+    if arguments.workdir:
+        return arguments
+    return dataclasses.replace(arguments, workdir=str(default_workdir(name, arguments.config)))
+
+
+def _base_config(preset_name: str, config_file: str, workdir: str, source: str) -> tuple[Config, str]:
+    """The config that the flags change, and what the run is called after."""
+    if preset_name and config_file:
+        raise ValueError(f"--preset {preset_name} and --config {config_file} exclude each other; give one")
+    if config_file:
+        return read_config(config_file), Path(config_file).stem
+    stored = Path(workdir) / "config.json"
+    if workdir and not preset_name and stored.exists():
+        return read_config(stored), ""
+    name = preset_name or (DEMO_PRESET if source in ("", SIMULATED) else DEFAULT_PRESET)
+    return preset(name), name
+
+
+def _with_loss(config: Config, name: str) -> Config:
+    if name.replace("-", "_") not in LOSSES:
+        raise ValueError(f"there is no loss {name!r}{nearest(name, LOSSES)}")
+    if "loss_function" not in (field.name for field in dataclasses.fields(config.model)):
+        raise ValueError(f"--loss: a {type(config.model).__name__} has no choice of loss")
+    model = dataclasses.replace(config.model, loss_function=LOSSES[name.replace("-", "_")]())
+    return dataclasses.replace(config, model=model)
+
+
+def default_workdir(name: str, config: Config) -> Path:
+    """``runs/<preset>-<data>-seed<seed>``."""
+    data = Path(config.data.source).name.split(".")[0] or "data"
+    return Path("runs") / f"{name}-{data}-seed{config.seed}"
+
+
+def config_registry(*, brief: bool = False) -> ConstructorRegistry:
+    """Rules that make flags of a config: each field of the type that its default has, no subcommands.
+
+    Fields that are filled in (``num_items``, those of a Linen module's owner) have no flag, and
+    ``--data`` is short for ``--data.source``.
+
+    Args:
+      brief: leaves out all but the fields of every day.
+    """
+    registry = ConstructorRegistry()
+
+    @registry.struct_rule
+    def config_rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        if not dataclasses.is_dataclass(info.type) or not dataclasses.is_dataclass(info.default):
+            return None
+        cls = type(info.default)
+        fixed = {}
+        fields = []
+        hints = _type_hints(cls)
+        for field in config_fields(cls):
+            value = getattr(info.default, field.name)
+            hidden = field.name in FILLED_FROM_DATA or (brief and not EVERYDAY_FIELDS.get(field.name))
+            if hidden or value == ():
+                fixed[field.name] = value
+                continue
+            kind = type(value) if dataclasses.is_dataclass(value) else hints[field.name]
+            fields.append(
+                StructFieldSpec(
+                    name=field.name,
+                    type=_annotate(cls, field.name, kind, hints[field.name]),
+                    default=value,
+                    helptext=attribute_docs(cls).get(field.name),
+                )
+            )
+        return StructConstructorSpec(functools.partial(cls, **fixed), tuple(fields))
+
+    return registry
+
+
+def _type_hints(cls: type) -> dict[str, Any]:
+    import typing
+
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _annotate(cls: type, name: str, kind: Any, hint: Any) -> Any:
+    """The type that tyro sees for a field."""
+    if cls is DataConfig and name == "source":
+        return Annotated[
+            str,
+            tyro.conf.arg(name="data", prefix_name=False, aliases=["--data.source"], metavar="NAME_OR_PATH"),
+        ]
+    if cls is TrainArguments and name == "preset":
+        return Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")]
+    if cls is TrainArguments and name == "loss":
+        return Annotated[str, tyro.conf.arg(metavar="{" + ",".join(LOSSES) + "}")]
+    return hint if cls is TrainArguments else kind
+
+
+@functools.cache
+def attribute_docs(cls: type) -> dict[str, str]:
+    """What the ``Attributes:`` section of a class's docstring says of each attribute, as one line."""
+    docs: dict[str, str] = {}
+    lines = (cls.__doc__ or "").expandtabs().splitlines()
+    inside, indent, name = False, 0, ""
+    for line in lines:
+        depth = len(line) - len(line.lstrip())
+        if line.strip() == "Attributes:":
+            inside, indent = True, depth + 2
+        elif inside and line.strip() and depth < indent:
+            inside = False
+        elif inside and depth == indent and ":" in line:
+            name, _, text = line.strip().partition(":")
+            docs[name] = text.strip()
+        elif inside and line.strip():
+            docs[name] += " " + line.strip()
+    return {name: text.replace("``", "") for name, text in docs.items()}
+
+
+__all__ = [
+    "DEFAULT_PRESET",
+    "DEMO_PRESET",
+    "Literal",
+    "TrainArguments",
+    "attribute_docs",
+    "config_registry",
+    "default_workdir",
+    "parse_train_arguments",
+]

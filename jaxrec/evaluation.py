@@ -1,0 +1,88 @@
+"""From a split to an evaluation: what the metrics need to know of the data."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+
+from jaxrec.config import Config
+from jaxrec.diversity import CategoryTable, category_table
+from jaxrec.recommender import Recommender
+from jaxrec.train.evaluate import Evaluation, evaluate
+from jaxrec.typing import Params, PRNGKey
+
+if TYPE_CHECKING:
+    from jaxrec.data.splits import Split
+
+
+def split_categories(split: "Split") -> CategoryTable | None:
+    """The items' categories for the metrics; ``None`` where the log has none."""
+    metadata = split.interactions.metadata
+    if metadata is None or not len(metadata.category_names):
+        return None
+    return category_table(*metadata.category_table(), count=len(metadata.category_names))
+
+
+def evaluate_split(
+    recommender: Recommender,
+    params: Params,
+    split: "Split",
+    part: Literal["validation", "test"],
+    *,
+    exclude_seen: bool,
+    key: PRNGKey,
+    batch_size: int = 256,
+    num_samples: int = 1,
+) -> Evaluation:
+    """Ranks the targets of a part among all items, with every metric of the protocol; see ``evaluate``."""
+    return evaluate(
+        recommender,
+        params,
+        split.interactions.items,
+        split.targets(part),
+        exclude_seen=exclude_seen,
+        key=key,
+        num_samples=num_samples,
+        batch_size=batch_size,
+        item_counts=split.train_item_counts(),
+        categories=split_categories(split),
+    )
+
+
+def as_dict(evaluation: Evaluation, *, intervals: bool = True) -> dict[str, Any]:
+    """Metrics flat, groups under ``groups``, bootstrap intervals under ``intervals``: JSON-able."""
+    groups = {group.name: {"users": group.users, **group.metrics} for group in evaluation.groups}
+    result: dict[str, Any] = {**evaluation.metrics, "groups": groups}
+    if intervals:
+        result["intervals"] = {name: list(bounds) for name, bounds in evaluation.intervals().items()}
+    return result
+
+
+def validation_function(
+    config: Config, recommender: Recommender, split: "Split"
+) -> Callable[[Params], dict[str, float]] | None:
+    """What training calls to choose its checkpoint: accuracy on the validation part, without lists.
+
+    ``None`` if the split has no validation targets.
+    """
+    if not len(split.validation):
+        return None
+    targets = split.targets("validation")
+    key = jax.random.key(config.seed, impl="threefry2x32")
+
+    def validate(params: Params) -> dict[str, float]:
+        return evaluate(
+            recommender,
+            params,
+            split.interactions.items,
+            targets,
+            exclude_seen=config.evaluation.exclude_seen,
+            key=key,
+            batch_size=config.evaluation.batch_size,
+            with_lists=False,
+        ).metrics
+
+    return validate
+
+
+__all__ = ["as_dict", "evaluate_split", "split_categories", "validation_function"]

@@ -1,0 +1,228 @@
+"""Evaluation of a recommender over the full catalogue: ranks, lists, and every metric of the protocol.
+
+Three compiled programs: the item table (once), the queries (one a history length), scores and ranks (one
+a width of the history). The catalogue is scored in chunks, so memory stays bounded at any number of
+items. Each user's values come back one batch late, while the next batch is computed, and are averaged
+once, at the end, in float64: the numbers do not depend on the batching.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec.data.evaluation_batches import EvaluationBatch, evaluation_batches
+from jaxrec.diversity import CategoryTable, list_metrics, self_information
+from jaxrec.metrics import CUTOFFS
+from jaxrec.recommend import best_items, sample_queries
+from jaxrec.recommender import Recommender
+from jaxrec.scoring import Catalogue, ChunkedScores
+from jaxrec.train.evaluation_result import Evaluation, Group, summarise
+from jaxrec.typing import Array, Params, PRNGKey
+
+
+def evaluate(
+    recommender: Recommender,
+    params: Params,
+    log_items: np.ndarray,
+    targets: Any,
+    *,
+    exclude_seen: bool = True,
+    key: PRNGKey | None = None,
+    num_samples: int = 1,
+    batch_size: int = 256,
+    cutoffs: Sequence[int] = CUTOFFS,
+    with_lists: bool = True,
+    item_counts: np.ndarray | None = None,
+    categories: CategoryTable | None = None,
+    chunk: int | None = None,
+) -> Evaluation:
+    """Ranks each target among all items, and judges the lists.
+
+    A target that the user has seen already cannot be recommended when seen items are excluded: it then
+    ranks after all that can.
+
+    Args:
+      recommender: the model.
+      params: its parameters.
+      log_items: ``[N]`` int32, the flat log (may be memory-mapped).
+      targets: ``Targets`` of a split: ``starts`` and ``positions`` ``[n]``; row r's history is
+        ``log_items[starts[r]:positions[r]]``, its target ``log_items[positions[r]]``.
+      exclude_seen: whether items of the whole history are left out of the ranking.
+      key: of a stochastic recommender; ``None`` is ``jax.random.key(0)``.
+      num_samples: draws of a stochastic recommender's query that are averaged.
+      batch_size: users of one batch.
+      cutoffs: the K of the metrics.
+      with_lists: whether to make lists and judge them; without, only ranks and accuracy (faster).
+      item_counts: ``[num_items + 1]`` occurrences in training, for novelty and popularity groups.
+      categories: of the items, for ``cc@K``, ``f@K`` and ``category_ild@K``.
+      chunk: rows of the item table scored at once; ``None`` chooses by memory.
+
+    Raises:
+      ValueError: if there is no target, or an argument does not fit the recommender.
+    """
+    starts, positions = np.asarray(targets.starts), np.asarray(targets.positions)
+    cutoffs = tuple(sorted(cutoffs))
+    _check(recommender, len(positions), cutoffs, item_counts, categories)
+    key = jax.random.key(0) if key is None else key
+    table = _table(recommender, params)
+    facts = _ListFacts(
+        None if item_counts is None else jnp.asarray(self_information(item_counts)),
+        None if categories is None else jnp.asarray(categories.rows),
+    )
+    settings = _Settings(
+        recommender.num_items,
+        cutoffs if with_lists else (),
+        0 if categories is None else categories.count,
+        chunk,
+    )
+    counts = jnp.zeros((len(settings.list_cutoffs), recommender.num_items + 1), jnp.int32)
+    results = _Results(len(positions))
+    for batch in evaluation_batches(
+        log_items,
+        starts,
+        positions,
+        max_length=recommender.max_length,
+        batch_size=batch_size,
+        with_seen=exclude_seen,
+    ):
+        query = _query(recommender, params, batch.items, key, num_samples)
+        values, counts = _rank(
+            settings, query, table, facts, batch.targets, batch.seen, batch.weights, counts
+        )
+        results.add(batch, values)
+    lengths, target_items = positions - starts, np.asarray(log_items[positions])
+    return summarise(results.fetch(), np.asarray(counts), cutoffs, lengths, target_items, item_counts)
+
+
+def _check(
+    recommender: Recommender,
+    rows: int,
+    cutoffs: tuple[int, ...],
+    item_counts: np.ndarray | None,
+    categories: CategoryTable | None,
+) -> None:
+    if rows == 0:
+        raise ValueError("there is no target to evaluate on: this part of the split is empty")
+    if not cutoffs or cutoffs[0] < 1:
+        raise ValueError(f"cutoffs are {cutoffs}; give at least one, each at least 1")
+    described = {"item_counts": item_counts, "categories": None if categories is None else categories.rows}
+    for name, array in described.items():
+        if array is not None and len(array) != recommender.num_items + 1:
+            raise ValueError(
+                f"{name} describes {len(array) - 1} items and the recommender ranks {recommender.num_items}"
+            )
+
+
+class _Settings(NamedTuple):
+    """What is static in ``_rank``; without ``list_cutoffs`` no lists are made."""
+
+    num_items: int
+    list_cutoffs: tuple[int, ...]
+    num_categories: int
+    chunk: int | None
+
+
+class _ListFacts(NamedTuple):
+    """What is known of the items: information ``[num_items + 1]``, categories ``[num_items + 1, A]``."""
+
+    information: Array | None
+    categories: Array | None
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _table(recommender: Recommender, params: Params) -> Array:
+    return recommender.items(params)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _query(recommender: Recommender, params: Params, items: Array, key: PRNGKey, num_samples: int) -> Array:
+    return jnp.mean(sample_queries(recommender, params, items, key, num_samples), axis=0)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=7)
+def _rank(
+    settings: _Settings,
+    query: Array,
+    table: Array,
+    facts: _ListFacts,
+    targets: Array,
+    seen: Array,
+    weights: Array,
+    counts: Array,
+) -> tuple[dict[str, Array], Array]:
+    """Ranks and lists of a batch, and the item counts ``[cutoffs, num_items + 1]`` grown by its lists."""
+    exclude = seen if seen.shape[1] else None
+    scores = ChunkedScores(query, Catalogue(table, settings.num_items), exclude, settings.chunk)
+    values = count_competitors(scores, targets)
+    if not settings.list_cutoffs:
+        return values, counts
+    items = best_items(scores, settings.list_cutoffs[-1]).items
+    categories = None
+    if facts.categories is not None:
+        categories = CategoryTable(facts.categories, settings.num_categories)
+    values |= list_metrics(items, table, settings.list_cutoffs, facts.information, categories)
+    ones = jnp.broadcast_to((weights > 0)[:, None], items.shape).astype(jnp.int32)
+    for row, cutoff in enumerate(settings.list_cutoffs):
+        counts = counts.at[row, items[:, :cutoff]].add(ones[:, :cutoff])
+    return values | {"items": items}, counts
+
+
+def count_competitors(scores: ChunkedScores, targets: Array) -> dict[str, Array]:
+    """``higher`` and ``equal`` ``[B]`` int32: other items scored above, and equal to, each target.
+
+    A target that may not be ranked has all that may above it.
+    """
+
+    def pick(found: Array, part: Array, start: Array | int) -> Array:
+        places = targets - start
+        here = (places >= 0) & (places < part.shape[1])
+        own = jnp.take_along_axis(part, jnp.where(here, places, 0)[:, None], axis=1)[:, 0]
+        return jnp.maximum(found, jnp.where(here, own, -jnp.inf))
+
+    own = scores.fold(pick, jnp.full(targets.shape, -jnp.inf, jnp.float32))[:, None]
+
+    def count(sums: tuple[Array, Array], part: Array, start: Array | int) -> tuple[Array, Array]:
+        del start
+        higher = jnp.sum(part > own, axis=1, dtype=jnp.int32)
+        return sums[0] + higher, sums[1] + jnp.sum(part == own, axis=1, dtype=jnp.int32)
+
+    zeros = jnp.zeros(targets.shape, jnp.int32)
+    higher, equal = scores.fold(count, (zeros, zeros))
+    return {"higher": higher, "equal": jnp.where(jnp.isneginf(own[:, 0]), 0, equal - 1)}
+
+
+class _Results:
+    """Collects what the batches give into one array a name, one batch behind the device."""
+
+    def __init__(self, rows: int):
+        self.rows = rows
+        self.arrays: dict[str, np.ndarray] = {}
+        self.waiting: tuple[EvaluationBatch, dict[str, Array]] | None = None
+
+    def add(self, batch: EvaluationBatch, values: dict[str, Array]) -> None:
+        """Takes a batch that was just dispatched, and fetches the one before it."""
+        self._fetch_waiting()
+        self.waiting = (batch, values)
+
+    def _fetch_waiting(self) -> None:
+        if self.waiting is None:
+            return
+        batch, values = self.waiting
+        real = batch.rows >= 0
+        for name, value in jax.device_get(values).items():
+            if name not in self.arrays:
+                self.arrays[name] = np.zeros((self.rows, *value.shape[1:]), value.dtype)
+            self.arrays[name][batch.rows[real]] = value[real]
+
+    def fetch(self) -> dict[str, np.ndarray]:
+        """All values, in the caller's order of rows."""
+        self._fetch_waiting()
+        self.waiting = None
+        return self.arrays
+
+
+__all__ = ["Evaluation", "Group", "count_competitors", "evaluate"]

@@ -1,0 +1,93 @@
+"""What an evaluation gives: means, each user's values, groups, intervals."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxrec.diversity import concentration, f_score
+from jaxrec.metrics import Ranks, accuracy, history_length_groups, popularity_groups
+from jaxrec.significance import bootstrap_intervals
+
+
+class Group(NamedTuple):
+    """A part of the users.
+
+    Attributes:
+      name: which.
+      users: how many.
+      metrics: means over them.
+    """
+
+    name: str
+    users: int
+    metrics: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an evaluation found; rows are those of the targets given.
+
+    Attributes:
+      metrics: means over users, and for the lists of all users ``coverage@K``, ``gini@K``, ``entropy@K``.
+      ranks: ``[n]`` float32 rank of each target from 0, higher plus half of the equal.
+      per_user: the values behind each mean, ``[n]`` float64.
+      groups: by history length and, where training counts are known, by popularity of the target.
+      lists: ``[n, largest cutoff]`` int32 recommended items, 0 beyond a list's end, or ``None``.
+    """
+
+    metrics: dict[str, float]
+    ranks: np.ndarray
+    per_user: dict[str, np.ndarray]
+    groups: list[Group]
+    lists: np.ndarray | None = None
+
+    def intervals(
+        self, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+    ) -> dict[str, tuple[float, float]]:
+        """Bootstrap intervals over users, of every metric that is a mean over them."""
+        return bootstrap_intervals(self.per_user, resamples=resamples, level=level, seed=seed)
+
+
+def summarise(
+    values: dict[str, np.ndarray],
+    counts: np.ndarray,
+    cutoffs: tuple[int, ...],
+    lengths: np.ndarray,
+    target_items: np.ndarray,
+    item_counts: np.ndarray | None,
+) -> Evaluation:
+    """Averages each user's values.
+
+    Args:
+      values: ``higher``, ``equal`` and ``[n]`` values of lists by name; ``items`` are the lists.
+      counts: ``[cutoffs, num_items + 1]``, how often each item was recommended.
+      cutoffs: ascending.
+      lengths: ``[n]`` of the histories.
+      target_items: ``[n]``.
+      item_counts: ``[num_items + 1]`` occurrences in training, or ``None``.
+    """
+    ranks = Ranks(values.pop("higher"), values.pop("equal"))
+    lists = values.pop("items", None)
+    names = sorted(values, key=lambda name: (name.split("@")[0], int(name.split("@")[1])))
+    per_user = accuracy(ranks, cutoffs) | {name: values[name].astype(np.float64) for name in names}
+    masks = history_length_groups(lengths)
+    if item_counts is not None:
+        masks |= popularity_groups(target_items, item_counts)
+    metrics = _means(per_user, slice(None))
+    for cutoff, row in zip(cutoffs, counts, strict=False):
+        metrics |= {f"{name}@{cutoff}": value for name, value in concentration(row[1:]).items()}
+    groups = [Group(name, int(mask.sum()), _means(per_user, mask)) for name, mask in masks.items()]
+    return Evaluation(metrics, ranks.mean, per_user, groups, lists)
+
+
+def _means(per_user: dict[str, np.ndarray], rows: np.ndarray | slice) -> dict[str, float]:
+    """Means over the rows, and ``f@K``, a function of means."""
+    means = {name: float(np.mean(value[rows])) for name, value in per_user.items()}
+    for name in [name for name in means if name.startswith("cc@")]:
+        cutoff = name.removeprefix("cc@")
+        means[f"f@{cutoff}"] = f_score(means[f"hr@{cutoff}"], means[f"ndcg@{cutoff}"], means[name])
+    return means
+
+
+__all__ = ["Evaluation", "Group", "summarise"]
