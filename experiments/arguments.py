@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
@@ -17,19 +17,15 @@ from jaxrec.serialization import config_fields, nearest
 
 DEMO_PRESET, DEFAULT_PRESET = "demo", "sasrec"
 FILLED_FROM_DATA = ("num_items",)
-EVERYDAY_FIELDS = {
-    "activation": False,
-    **dict.fromkeys(
-        (
-            *("model", "data", "train", "optimizer", "parallel", "evaluation", "config", "seed"),
-            *("preset", "workdir", "config_file", "loss", "cache", "debug"),
-            *("source", "items", "min_user", "min_item", "split", "user", "item", "time"),
-            *("max_length", "width", "num_layers", "num_heads", "dropout_rate"),
-            *("epochs", "patience", "batch_targets", "learning_rate", "mode", "devices", "exclude_seen"),
-        ),
-        True,
-    ),
-}
+EVERYDAY_FIELDS = frozenset(
+    {
+        *("config", "preset", "workdir", "config_file", "loss", "cache", "debug", "seed"),
+        *("model", "data", "train", "optimizer", "parallel", "evaluation"),
+        *("source", "user", "item", "time", "items", "min_user", "min_item", "split"),
+        *("max_length", "width", "num_layers", "num_heads", "dropout_rate"),
+        *("epochs", "patience", "batch_targets", "learning_rate", "mode", "devices", "exclude_seen"),
+    }
+)
 """Fields that ``--help`` shows; ``--help-all`` shows all."""
 
 
@@ -58,7 +54,7 @@ class TrainArguments:
       debug: show the full traceback of an error.
     """
 
-    config: Annotated[Config, tyro.conf.arg(name="")] = Config()
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
     preset: str = ""
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE")] = ""
     workdir: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
@@ -85,7 +81,8 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
     show_all = "--help-all" in argv
     argv = ["--help" if argument == "--help-all" else argument for argument in argv]
     registry = config_registry(brief=("--help" in argv or "-h" in argv) and not show_all)
-    arguments = tyro.cli(TrainArguments, args=argv, default=default, registry=registry)
+    program = "python experiments/train.py"
+    arguments = tyro.cli(TrainArguments, prog=program, args=argv, default=default, registry=registry)
     if arguments.workdir:
         return arguments
     return dataclasses.replace(arguments, workdir=str(default_workdir(name, arguments.config)))
@@ -137,10 +134,10 @@ def config_registry(*, brief: bool = False) -> ConstructorRegistry:
         cls = type(info.default)
         fixed = {}
         fields = []
-        hints = _type_hints(cls)
+        hints = get_type_hints(cls, include_extras=True)
         for field in config_fields(cls):
             value = getattr(info.default, field.name)
-            hidden = field.name in FILLED_FROM_DATA or (brief and not EVERYDAY_FIELDS.get(field.name))
+            hidden = field.name in FILLED_FROM_DATA or (brief and field.name not in EVERYDAY_FIELDS)
             if hidden or value == ():
                 fixed[field.name] = value
                 continue
@@ -156,12 +153,6 @@ def config_registry(*, brief: bool = False) -> ConstructorRegistry:
         return StructConstructorSpec(functools.partial(cls, **fixed), tuple(fields))
 
     return registry
-
-
-def _type_hints(cls: type) -> dict[str, Any]:
-    import typing
-
-    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _annotate(cls: type, name: str, kind: Any, hint: Any) -> Any:
@@ -201,7 +192,6 @@ def attribute_docs(cls: type) -> dict[str, str]:
 __all__ = [
     "DEFAULT_PRESET",
     "DEMO_PRESET",
-    "Literal",
     "TrainArguments",
     "attribute_docs",
     "config_registry",

@@ -31,7 +31,13 @@ if TYPE_CHECKING:
     from jaxrec.data.interactions import Interactions
     from jaxrec.data.splits import Split
 
-CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = "config.json", "data.json", "catalogue", "item_counts.npy", "weights"
+CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = (
+    "config.json",
+    "data.json",
+    "catalogue",
+    "item_counts.npy",
+    "weights",
+)
 CHECKPOINTS, METRICS, EVALUATIONS = "checkpoints", "metrics.jsonl", "evaluations"
 
 
@@ -55,6 +61,11 @@ def write_json(path: Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, path)
+
+
+def evaluation_path(workdir: Path, part: str, exclude_seen: bool) -> Path:
+    """Where the evaluation of a part lies; figures with and without seen items have a file each."""
+    return workdir / EVALUATIONS / f"{part}-{'seen-excluded' if exclude_seen else 'seen-included'}.json"
 
 
 def data_card(split: "Split") -> dict[str, Any]:
@@ -133,7 +144,12 @@ class Artifact:
 
 
 def write(
-    workdir: Path, config: Config, params: Params, catalogue: "Interactions", item_counts: np.ndarray, data: dict
+    workdir: Path,
+    config: Config,
+    params: Params,
+    catalogue: "Interactions",
+    item_counts: np.ndarray,
+    data: dict,
 ) -> None:
     """Writes all that recommending needs; what training leaves besides is not touched."""
     from jaxrec.train.checkpoint import save_params
@@ -158,7 +174,9 @@ def read(workdir: Path) -> Artifact:
 
     for name in (CONFIG, DATA, CATALOGUE):
         if not (workdir / name).exists():
-            raise FileNotFoundError(f"{workdir} holds no run: {name} is missing; train one with --workdir {workdir}")
+            raise FileNotFoundError(
+                f"{workdir} holds no run: {name} is missing; train one with --workdir {workdir}"
+            )
     config = read_config(workdir / CONFIG)
     data = json.loads((workdir / DATA).read_text(encoding="utf-8"))
     catalogue = Interactions.open(workdir / CATALOGUE)
@@ -178,6 +196,7 @@ __all__ = [
     "Artifact",
     "catalogue_of",
     "data_card",
+    "evaluation_path",
     "prepare",
     "read",
     "write",

@@ -101,6 +101,7 @@ def list_metrics(
         bits = jnp.where(valid, information[items], 0.0)
         values |= {f"novelty@{c}": _mean(bits[:, :c], valid[:, :c]) for c in cutoffs}
     if categories is not None:
+        categories = categories._replace(rows=jnp.asarray(categories.rows))
         of_list = jax.vmap(lambda items: _category_metrics(items, categories, tuple(cutoffs)))
         batch = max(1, CATEGORY_BYTES // (4 * items.shape[1] * categories.count))
         if items.shape[0] <= batch:

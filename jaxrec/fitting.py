@@ -47,7 +47,7 @@ def fit(
     item_counts = split.train_item_counts()
     with _directory(workdir) as directory:
         artifact.prepare(directory, config, split, item_counts)
-        seconds, interrupted = 0.0, False
+        seconds, interrupted = 0.0, 0
         if isinstance(recommender, PopularityRecommender):
             params: Params = recommender.counts_to_params(item_counts)
         else:

@@ -10,7 +10,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxrec.packing import pack, read_block, write_block
+from jaxrec.packing import loop_blocks, pack, read_block, write_block
 from jaxrec.typing import Array, PRNGKey
 
 GATHER_BYTES = 2**25
@@ -82,7 +82,7 @@ def _forward(loss, num_items, query, items, targets, negatives, weights):
 
     zeros = jnp.zeros(tokens.weights.shape, jnp.float32)
     carry = (zeros, jnp.zeros(tokens.query.shape, jnp.float32), jnp.zeros(items.shape, jnp.float32))
-    losses, to_query, to_items = jax.lax.fori_loop(0, tokens.num_blocks, step, carry)
+    losses, to_query, to_items = loop_blocks(tokens, step, carry)
     losses = jnp.where(weights != 0, losses[tokens.places], 0.0)
     gradients = (to_query[tokens.places].astype(query.dtype), to_items.astype(items.dtype))
     return jnp.sum(weights * losses), (losses, gradients)

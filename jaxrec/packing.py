@@ -4,12 +4,15 @@ A loss that loops over blocks with a trip count known at run time then never com
 batch.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxrec.typing import Array, Dtype
+
+Carry = TypeVar("Carry")
 
 
 class Tokens(NamedTuple):
@@ -20,7 +23,8 @@ class Tokens(NamedTuple):
       targets: ``[P, ...]`` int32.
       weights: ``[P]`` float32, 0 in the filling.
       places: ``[N]`` int32, where each token of the caller stands.
-      num_blocks: scalar int32, blocks with a token of non-zero weight.
+      num_blocks: scalar int32, blocks with a token of non-zero weight; the Python integer 1 if all
+        tokens fit into one block, which then stand in the caller's order.
     """
 
     query: Array
@@ -35,8 +39,8 @@ def pack(query: Array, targets: Array, weights: Array, block: int, dtype: Dtype)
     count = query.shape[0]
     filling = -count % block
     places = jnp.arange(count)
-    num_blocks = (count + filling) // block
-    if num_blocks > 1:
+    num_blocks = 1
+    if count > block:
         counts = weights != 0
         used = jnp.cumsum(counts)
         places = jnp.where(counts, used - 1, used[-1] + places - used)
@@ -46,6 +50,16 @@ def pack(query: Array, targets: Array, weights: Array, block: int, dtype: Dtype)
     query = jnp.pad(query.astype(dtype), ((0, filling), (0, 0)))
     targets = jnp.pad(targets, [(0, filling)] + [(0, 0)] * (targets.ndim - 1))
     return Tokens(query, targets, jnp.pad(weights, (0, filling)), places, num_blocks)
+
+
+def loop_blocks(tokens: Tokens, step: Callable[[Array | int, Carry], Carry], carry: Carry) -> Carry:
+    """``carry = step(index, carry)`` over the blocks that count; without a loop if there is one block.
+
+    A single block also needs no packing, so that a compiler can split the tokens over devices.
+    """
+    if isinstance(tokens.num_blocks, int):
+        return step(0, carry)
+    return jax.lax.fori_loop(0, tokens.num_blocks, step, carry)
 
 
 def read_block(array: Array, index: Array | int, size: int) -> Array:
@@ -58,4 +72,4 @@ def write_block(array: Array, part: Array, index: Array | int) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(array, part, index * part.shape[0], 0)
 
 
-__all__ = ["Tokens", "pack", "read_block", "write_block"]
+__all__ = ["Tokens", "loop_blocks", "pack", "read_block", "write_block"]

@@ -37,7 +37,7 @@ class Run:
       split: the data, for ``evaluate``; ``None`` for a run that was loaded without.
       workdir: where it is saved, if it is.
       training_seconds: time that training took, evaluations included.
-      interrupted: whether a signal ended training early; fitting again goes on from there.
+      interrupted: number of the signal that ended training early, else 0; fitting again goes on from there.
     """
 
     config: Config
@@ -49,7 +49,7 @@ class Run:
     split: "Split | None" = None
     workdir: Path | None = None
     training_seconds: float = 0.0
-    interrupted: bool = False
+    interrupted: int = 0
 
     def __repr__(self) -> str:
         return f"Run({type(self.recommender).__name__} on {self.data['data']}, {self.workdir or 'not saved'})"
@@ -106,9 +106,8 @@ class Run:
         )
         result = {**as_dict(evaluation), "protocol": card.as_dict()}
         if save and self.workdir is not None:
-            name = f"{part}-{'seen-excluded' if exclude_seen else 'seen-included'}.json"
             with artifact.writing(self.workdir):
-                artifact.write_json(self.workdir / artifact.EVALUATIONS / name, result)
+                artifact.write_json(artifact.evaluation_path(self.workdir, part, exclude_seen), result)
         return result
 
     def _checked_split(self, split: "Split | None") -> "Split":
@@ -168,9 +167,13 @@ class Run:
         read = read_histories(histories, self.catalogue.item_ids, on_unknown=on_unknown)
         chosen = None
         if candidates is not None:
-            chosen = known_items(candidates, self.catalogue.item_ids, on_unknown=on_unknown, what="candidates")
+            chosen = known_items(
+                candidates, self.catalogue.item_ids, on_unknown=on_unknown, what="candidates"
+            )
             if not len(chosen):
-                raise ValueError("none of the candidates is in the catalogue, so there is nothing to recommend")
+                raise ValueError(
+                    "none of the candidates is in the catalogue, so there is nothing to recommend"
+                )
         request = ListRequest(
             k=min(k, self.catalogue.num_items),
             exclude_seen=exclude_seen,
@@ -188,9 +191,13 @@ class Run:
             key=self.key,
         )
         titles = self.catalogue.metadata if with_titles else None
-        return recommendation_frame(read.users, self.catalogue.item_ids, lists.items, lists.scores, lists.valid, titles)
+        return recommendation_frame(
+            read.users, self.catalogue.item_ids, lists.items, lists.scores, lists.valid, titles
+        )
 
-    def export(self, path: str | Path, *, k: int = 10, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")) -> Path:
+    def export(
+        self, path: str | Path, *, k: int = 10, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")
+    ) -> Path:
         """Writes ``recommend`` as one file that runs without jaxrec; see ``jaxrec.export``."""
         from jaxrec.export import export_run
 

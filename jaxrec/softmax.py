@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec.packing import Tokens, pack, read_block, write_block
+from jaxrec.packing import Tokens, loop_blocks, pack, read_block, write_block
 from jaxrec.typing import Array, Dtype
 
 
@@ -135,7 +135,7 @@ def _by_tokens(
     gradients = None
     if with_gradient:
         gradients = (jnp.zeros(tokens.query.shape, jnp.float32), jnp.zeros(table.shape, jnp.float32))
-    sums, gradients = jax.lax.fori_loop(0, tokens.num_blocks, step, (zeros, gradients))
+    sums, gradients = loop_blocks(tokens, step, (zeros, gradients))
     rows, _ = _target_rows(plan, tokens, compute_table)
     losses = (sums - _target_logits(plan, tokens, rows))[tokens.places]
     if with_gradient:
@@ -182,7 +182,7 @@ def _log_sum_exp(plan: Plan, tokens: Tokens, table: Array) -> Array:
             total += jnp.sum(jnp.exp(logits - base[:, None]), axis=-1)
             return write_block(peaks, peak, block), write_block(totals, total, block)
 
-        return jax.lax.fori_loop(0, tokens.num_blocks, block_step, carry)
+        return loop_blocks(tokens, block_step, carry)
 
     shape = tokens.weights.shape
     carry = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.float32)
@@ -218,7 +218,7 @@ def _gradients_by_items(
             return write_block(to_query, new, block), to_rows + _product(probabilities, scaled, (0, 0))
 
         start_rows = jax.lax.dynamic_slice_in_dim(to_table, start, plan.chunk)
-        to_query, to_rows = jax.lax.fori_loop(0, tokens.num_blocks, block_step, (to_query, start_rows))
+        to_query, to_rows = loop_blocks(tokens, block_step, (to_query, start_rows))
         return to_query, jax.lax.dynamic_update_slice_in_dim(to_table, to_rows, start, 0)
 
     carry = jnp.zeros(tokens.query.shape, jnp.float32), jnp.zeros(table.shape, jnp.float32)

@@ -13,25 +13,35 @@ if TYPE_CHECKING:
     from jaxrec.data.interactions import Interactions
     from jaxrec.data.items import ItemMetadata
     from jaxrec.data.readers import read_interactions, read_items, read_sequences
-    from jaxrec.data.simulator import simulate
+    from jaxrec.data.oracle import OracleScore, oracle_score
+    from jaxrec.data.simulated_process import SimulatedProcess
+    from jaxrec.data.simulator import sample, simulate
+    from jaxrec.data.source import DataConfig, load_split, read_log
     from jaxrec.data.splits import Split, Targets, leave_one_out, temporal
 
 _MODULE_OF = {
     "IdMap": "identifiers",
     "Interactions": "interactions",
     "ItemMetadata": "items",
+    "DataConfig": "source",
+    "OracleScore": "oracle",
+    "SimulatedProcess": "simulated_process",
     "Split": "splits",
     "Targets": "splits",
     "available": "catalog",
     "leave_one_out": "splits",
     "load": "catalog",
+    "load_split": "source",
+    "oracle_score": "oracle",
     "read_amazon": "formats",
     "read_amazon_items": "formats",
     "read_interactions": "readers",
     "read_items": "readers",
     "read_movielens": "formats",
+    "read_log": "source",
     "read_movielens_items": "formats",
     "read_sequences": "readers",
+    "sample": "simulator",
     "simulate": "simulator",
     "temporal": "splits",
 }
@@ -50,21 +60,28 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "DataConfig",
     "IdMap",
     "Interactions",
     "ItemMetadata",
+    "OracleScore",
+    "SimulatedProcess",
     "Split",
     "Targets",
     "available",
     "leave_one_out",
     "load",
+    "load_split",
+    "oracle_score",
     "read_amazon",
     "read_amazon_items",
     "read_interactions",
     "read_items",
+    "read_log",
     "read_movielens",
     "read_movielens_items",
     "read_sequences",
+    "sample",
     "simulate",
     "temporal",
 ]

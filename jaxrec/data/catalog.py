@@ -55,12 +55,16 @@ def load(
     """
     known = entries()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 3, 0.5)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(
-            f"there is no data set {name!r}; {hint}jaxrec.data.available() lists all {len(known)}"
-        )
+        raise ValueError(unknown_name(name))
     return prepare(known[name], cache=cache, items=items, progress=progress)
+
+
+def unknown_name(name: str) -> str:
+    """What to tell of a name that no data set has."""
+    known = entries()
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"there is no data set {name!r}; {hint}jaxrec.data.available() lists all {len(known)}"
 
 
 def prepare(
@@ -146,4 +150,4 @@ def _fetch(
         ) from error
 
 
-__all__ = ["Dataset", "available", "cache_folder", "load", "prepare"]
+__all__ = ["Dataset", "available", "cache_folder", "load", "prepare", "unknown_name"]

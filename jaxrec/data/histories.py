@@ -15,6 +15,7 @@ from jaxrec.data.items import ItemMetadata
 
 OnUnknown = Literal["ignore", "warn", "raise"]
 NAMED_AT_MOST = 5
+HISTORY_ITEMS = "items in the histories"
 
 
 class Histories(NamedTuple):
@@ -47,17 +48,31 @@ def read_histories(histories: Any, item_ids: IdMap, *, on_unknown: OnUnknown = "
     """
     if on_unknown not in ("ignore", "warn", "raise"):
         raise ValueError(f"on_unknown must be 'ignore', 'warn' or 'raise', got {on_unknown!r}")
-    users, external, offsets = _flatten(histories)
-    rows = _lookup(external, item_ids, on_unknown, "items in the histories")
+    if isinstance(histories, Interactions):
+        users, rows = histories.users.values.rename("user_id"), _rows_of_log(histories, item_ids, on_unknown)
+        offsets = np.asarray(histories.offsets)
+    else:
+        users, external, offsets = _flatten(histories)
+        rows = _lookup(external, item_ids, on_unknown, HISTORY_ITEMS)
     known = rows >= 0
     before = np.concatenate([[0], np.cumsum(known)])
     return Histories(users, (rows[known] + 1).astype(np.int32), before[offsets].astype(np.int64))
 
 
-def known_items(ids: Any, item_ids: IdMap, *, on_unknown: OnUnknown = "warn", what: str = "items") -> np.ndarray:
+def known_items(
+    ids: Any, item_ids: IdMap, *, on_unknown: OnUnknown = "warn", what: str = "items"
+) -> np.ndarray:
     """Internal ids, int32, of those external ids that the catalogue has; see ``read_histories``."""
     rows = _lookup(ids, item_ids, on_unknown, what)
     return (rows[rows >= 0] + 1).astype(np.int32)
+
+
+def _rows_of_log(log: Interactions, item_ids: IdMap, on_unknown: OnUnknown) -> np.ndarray:
+    """``[N]`` catalogue rows of a log's events, -1 where unknown; each of its items is looked up once."""
+    taken = np.flatnonzero(np.bincount(log.items, minlength=log.num_items + 1))
+    rows = np.full(log.num_items + 1, -1, np.int64)
+    rows[taken] = _lookup(log.item_ids.external(taken - 1), item_ids, on_unknown, HISTORY_ITEMS)
+    return rows[log.items]
 
 
 def _lookup(external: Any, item_ids: IdMap, on_unknown: OnUnknown, what: str) -> np.ndarray:
@@ -65,7 +80,9 @@ def _lookup(external: Any, item_ids: IdMap, on_unknown: OnUnknown, what: str) ->
     if on_unknown != "ignore" and (rows < 0).any():
         external = list(external)
         names = dict.fromkeys(external[row] for row in np.flatnonzero(rows < 0))
-        shown = ", ".join(map(repr, list(names)[:NAMED_AT_MOST])) + (", ..." if len(names) > NAMED_AT_MOST else "")
+        shown = ", ".join(map(repr, list(names)[:NAMED_AT_MOST])) + (
+            ", ..." if len(names) > NAMED_AT_MOST else ""
+        )
         found = f"{len(names)} of the {what} are not among the {len(item_ids)} of the catalogue: {shown}"
         if on_unknown == "raise":
             raise ValueError(f"{found}; leave them out, or pass on_unknown='ignore' or 'warn'")
@@ -75,9 +92,6 @@ def _lookup(external: Any, item_ids: IdMap, on_unknown: OnUnknown, what: str) ->
 
 def _flatten(histories: Any) -> tuple[pl.Series, Any, np.ndarray]:
     """Users, external item ids of all their events, and offsets, from any accepted form."""
-    if isinstance(histories, Interactions):
-        external = histories.item_ids.external(histories.items - 1)
-        return histories.users.values.rename("user_id"), external, np.asarray(histories.offsets)
     if hasattr(histories, "columns"):
         frame = histories if isinstance(histories, pl.DataFrame) else pl.from_pandas(histories)
         return _flatten_frame(frame)

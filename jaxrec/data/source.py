@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:  # importing a config needs none of the readers
     from jaxrec.data.interactions import Interactions
+    from jaxrec.data.simulated_process import SimulatedProcess
     from jaxrec.data.splits import Split
 
 SIMULATED = "simulated"
@@ -17,9 +18,9 @@ class DataConfig:
     """Which log, how it is filtered and how it is split.
 
     Attributes:
-      source: ``simulated``, the name of a public data set (``movielens-1m``; ``jaxrec.data.available()`` lists
-        them), a folder made by ``prepare.py``, a file of sequences (``*.seq.txt``, ``.gz``) or a log of events
-        (CSV, TSV, Parquet, JSON lines, ``.gz``).
+      source: ``simulated``, the name of a public data set (``movielens-1m``; ``prepare.py --list`` lists
+        them), a folder made by ``prepare.py``, a file of sequences (``*.seq.txt``, ``.gz``) or a log of
+        events (CSV, TSV, Parquet, JSON lines, ``.gz``).
       user: column of the user; guessed if empty.
       item: column of the item; guessed if empty.
       time: column of the time; guessed if empty, and without one the file's order counts.
@@ -47,6 +48,13 @@ class DataConfig:
 Progress = Callable[[int, int | None], None]
 
 
+def simulated_process(config: DataConfig) -> "SimulatedProcess":
+    """The process that ``simulated`` is drawn from; ``oracle_score`` tells the best reachable on it."""
+    from jaxrec.data.simulated_process import SimulatedProcess
+
+    return SimulatedProcess(num_items=config.simulated_items)
+
+
 def read_log(config: DataConfig, *, progress: Progress | None = None) -> "Interactions":
     """The log of a config, unfiltered.
 
@@ -58,7 +66,9 @@ def read_log(config: DataConfig, *, progress: Progress | None = None) -> "Intera
 
     path = Path(config.source).expanduser()
     if config.source == SIMULATED:
-        log = data.simulate(num_users=config.simulated_users, num_items=config.simulated_items, seed=0)
+        from jaxrec.data.simulator import sample
+
+        log = sample(simulated_process(config), config.simulated_users)
     elif path.is_dir():
         log = data.Interactions.open(path)
     elif config.source in data.available():
@@ -66,9 +76,9 @@ def read_log(config: DataConfig, *, progress: Progress | None = None) -> "Intera
     elif path.name.removesuffix(".gz").endswith(".seq.txt"):
         log = data.read_sequences(path)
     elif not path.exists() and not path.suffix:
-        raise ValueError(
-            f"there is no file and no named data set {config.source!r}; named are {', '.join(data.available())}"
-        )
+        from jaxrec.data.catalog import unknown_name
+
+        raise ValueError(f"there is no file {config.source!r}, and {unknown_name(config.source)}")
     else:
         log = data.read_interactions(
             path, user=config.user or None, item=config.item or None, time=config.time or None
@@ -86,4 +96,4 @@ def load_split(config: DataConfig, *, progress: Progress | None = None) -> "Spli
     return data.leave_one_out(log) if config.split == "leave-one-out" else data.temporal(log)
 
 
-__all__ = ["SIMULATED", "DataConfig", "load_split", "read_log"]
+__all__ = ["SIMULATED", "DataConfig", "load_split", "read_log", "simulated_process"]

@@ -139,7 +139,7 @@ def _parts(directory: Path, header: dict) -> dict:
 def _open_array(path: Path, length: int) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r" if length else None, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path} cannot be read ({error}); prepare the log anew") from error
     if array.shape != (length,):
         raise ValueError(

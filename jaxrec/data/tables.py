@@ -14,7 +14,7 @@ import polars as pl
 
 from jaxrec.data import diagnosis
 
-BATCH_ROWS = 1 << 21
+BATCH_ROWS = 1 << 22
 SEPARATORS = ("\t", "::", ",", ";", "|", " ")
 SEPARATOR_OF_SUFFIX = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")

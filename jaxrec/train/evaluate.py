@@ -187,8 +187,10 @@ def count_competitors(scores: ChunkedScores, targets: Array) -> dict[str, Array]
 
     def count(sums: tuple[Array, Array], part: Array, start: Array | int) -> tuple[Array, Array]:
         del start
-        higher = jnp.sum(part > own, axis=1, dtype=jnp.int32)
-        return sums[0] + higher, sums[1] + jnp.sum(part == own, axis=1, dtype=jnp.int32)
+        # Float sums are exact up to 2**24 columns, and several times faster than integer ones on CPUs.
+        higher = jnp.sum(jnp.where(part > own, 1.0, 0.0), axis=1)
+        equal = jnp.sum(jnp.where(part == own, 1.0, 0.0), axis=1)
+        return sums[0] + higher.astype(jnp.int32), sums[1] + equal.astype(jnp.int32)
 
     zeros = jnp.zeros(targets.shape, jnp.int32)
     higher, equal = scores.fold(count, (zeros, zeros))

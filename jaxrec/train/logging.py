@@ -115,11 +115,13 @@ class TensorBoard:
     """Scalars for TensorBoard; needs the ``tensorboard`` package (``pip install jaxrec[tensorboard]``)."""
 
     def __init__(self, directory: str | Path):
+        self.directory = Path(directory)
+        self._writer = None
+
+    def start(self, total_epochs: int, record: Record) -> None:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._writer = EventFileWriter(str(directory))
-
-    def start(self, total_epochs: int, record: Record) -> None: ...
+        self._writer = EventFileWriter(str(self.directory))
 
     def steps(self, record: Record) -> None:
         self._write("train", record)
@@ -138,10 +140,13 @@ class TensorBoard:
             for name, value in record.items()
             if name != "step" and isinstance(value, int | float)
         ]
-        self._writer.add_event(Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values)))
+        self._writer.add_event(
+            Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values))
+        )
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class RichProgress:
@@ -156,12 +161,12 @@ class RichProgress:
         self.console = console or Console()
         self._progress = None
         self._task = None
+        self._resumed: Record | None = None
 
     def start(self, total_epochs: int, record: Record) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
 
-        if record["step"]:
-            self.console.print(f"going on from step {record['step']:,} (epoch {record['epoch']:.1f})")
+        self._resumed = record if record["step"] else None
         self._progress = Progress(
             TextColumn("epoch {task.completed:.1f} of at most {task.total}"),
             BarColumn(bar_width=24),
@@ -174,6 +179,10 @@ class RichProgress:
         self._progress.start()
 
     def steps(self, record: Record) -> None:
+        if self._resumed is not None:  # a run that is complete takes no step, and does not go on
+            step, epoch = self._resumed["step"], self._resumed["epoch"]
+            self.console.print(f"going on from step {step:,} (epoch {epoch:.1f})", highlight=False)
+            self._resumed = None
         minutes, seconds = divmod(int(record["seconds_left"]), 60)
         self._progress.update(
             self._task,

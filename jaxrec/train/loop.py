@@ -58,19 +58,30 @@ class TrainResult:
       params: of the best checkpoint by validation NDCG@10 (of the last step if nothing was evaluated).
       step: optimizer steps at which they were taken.
       progress: the loop's record.
-      interrupted: whether a signal ended training before its time; the state is saved.
+      interrupted: number of the signal (15 is SIGTERM, 2 is SIGINT) that ended training before its time,
+        with the state saved; 0 if it went to its end.
     """
 
     params: Params
     step: int
     progress: Progress
-    interrupted: bool
+    interrupted: int
+
+
+class StopRequest(threading.Event):
+    """An event that a signal sets.
+
+    Attributes:
+      number: of the signal; 0 before.
+    """
+
+    number: int = 0
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[StopRequest]:
     """An event that SIGTERM and SIGINT set, while the block runs (in the main thread only)."""
-    event = threading.Event()
+    event = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
@@ -78,6 +89,7 @@ def stop_signals() -> Iterator[threading.Event]:
     def ask_to_stop(number, frame):
         if event.is_set():
             raise KeyboardInterrupt  # a second signal does not wait for the checkpoint
+        event.number = number
         event.set()
 
     former = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -178,11 +190,11 @@ class Trainer:
         finally:
             self.reporter.close()
             self.data.close()
-        interrupted = not self.finished
+        interrupted = 0 if self.finished else stop.number
         params, step = self._best_params()
         return TrainResult(params, step, self.progress, interrupted)
 
-    def _train_until_evaluation(self, stop: threading.Event) -> None:
+    def _train_until_evaluation(self, stop: StopRequest) -> None:
         target_epoch = min(self.progress.evaluated_epoch + self.config.evaluate_every, self.config.epochs)
         end = self.plan.first_call(target_epoch)
         while self.progress.call < end and not stop.is_set():
@@ -228,7 +240,9 @@ class Trainer:
 
     def _evaluate(self) -> None:
         progress = self.progress
-        progress.evaluated_epoch = min(progress.evaluated_epoch + self.config.evaluate_every, self.config.epochs)
+        progress.evaluated_epoch = min(
+            progress.evaluated_epoch + self.config.evaluate_every, self.config.epochs
+        )
         score = None
         if self.evaluate is not None:
             metrics = self.evaluate(self.state.params)

@@ -42,9 +42,13 @@ PROVIDERS = {
     "refined-vae": Refined(base=VaeAttention(latent_width=3)),
 }
 CAUSAL = [name for name in PROVIDERS if name != "vae-global"]
+DRAWING = ["vae", "vae-sampled", "diffusion", "diffusion-ddpm", "refined-vae"]
 ANY_MASK = ["dot", "wasserstein", "simple-places", "additive-places", "stochastic-places", "vae-global"]
 WITHOUT_EFFECT = {"key/bias", "scores/key/bias"}
 """Adding one number to all scores of a row changes nothing: these gradients are 0 in exact arithmetic."""
+
+HIDDEN = jax.random.normal(jax.random.key(7), (3, LENGTH, WIDTH))
+ITEMS = jnp.array([[0, 0, 3, 1, 4, 1], [0] * 6, [5, 9, 2, 6, 5, 3]], jnp.int32)
 
 
 def over_gaussians(provider):
@@ -65,24 +69,30 @@ def streams(seed=0):
 
 
 @functools.cache
-def prepare(name, dtype="float32"):
+def prepare(name):
     """The module, and parameters with every leaf moved off its initial value."""
-    module = configure(PROVIDERS[name], num_heads=HEADS, max_length=MAX_LENGTH, dtype=jnp.dtype(dtype))
-    inputs = make_inputs(PROVIDERS[name], jnp.zeros((1, MAX_LENGTH, WIDTH)))
-    mask = attention_mask(jnp.ones((1, MAX_LENGTH), jnp.int32), causal=True)
-    params = module.init({"params": jax.random.key(1), **streams()}, inputs, inputs, mask, train=False)[
-        "params"
-    ]
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    leaves = [leaf + 0.2 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return module, jax.tree.unflatten(structure, leaves)
+    module = configure(PROVIDERS[name], num_heads=HEADS, max_length=MAX_LENGTH)
+    inputs = make_inputs(PROVIDERS[name], HIDDEN)
+    mask = attention_mask(ITEMS, causal=True)
+
+    @jax.jit
+    def draw():
+        params = module.init({"params": jax.random.key(1), **streams()}, inputs, inputs, mask, train=False)[
+            "params"
+        ]
+        leaves, structure = jax.tree.flatten(params)
+        keys = jax.random.split(jax.random.key(2), len(leaves))
+        moved = [
+            leaf + 0.2 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)
+        ]
+        return jax.tree.unflatten(structure, moved)
+
+    return module, draw()
 
 
-def attend(name, hidden, items, seed=0, *, train=False, dtype="float32", causal=True, rows=None):
-    """The provider's output for ``hidden`` ``[B, L, D]``; ``rows`` asks for the newest rows only."""
-    module, params = prepare(name, dtype)
-    key = make_inputs(PROVIDERS[name], hidden)
+@functools.partial(jax.jit, static_argnames=("module", "train", "causal", "rows"))
+def apply(module, params, hidden, items, seed, train, causal, rows):
+    key = make_inputs(module, hidden)
     mask = attention_mask(items, causal=causal)
     query = key
     if rows is not None:
@@ -90,8 +100,10 @@ def attend(name, hidden, items, seed=0, *, train=False, dtype="float32", causal=
     return module.apply({"params": params}, query, key, mask, train=train, rngs=streams(seed))
 
 
-HIDDEN = jax.random.normal(jax.random.key(7), (3, LENGTH, WIDTH))
-ITEMS = jnp.array([[0, 0, 3, 1, 4, 1], [0] * 6, [5, 9, 2, 6, 5, 3]], jnp.int32)
+def attend(name, hidden, items, seed=0, *, train=False, dtype=jnp.float32, causal=True, rows=None):
+    """The provider's output for ``hidden`` ``[B, L, D]``; ``rows`` asks for the newest rows only."""
+    module, params = prepare(name)
+    return apply(module.clone(dtype=dtype), params, hidden, items, seed, train, causal, rows)
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -127,13 +139,12 @@ def dependence(name, train):
     def rows(hidden):
         return attend(name, hidden, ITEMS[2:], train=train).weights[0]
 
-    jacobian = np.asarray(jax.jacrev(rows)(HIDDEN[2:]))[:, :, :, 0]
+    jacobian = np.asarray(jax.jit(jax.jacrev(rows))(HIDDEN[2:]))[:, :, :, 0]
     assert np.all(np.isfinite(jacobian))
     return np.abs(jacobian).max(axis=(0, 2, 4))
 
 
-@pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize(("name", "train"), [(n, False) for n in CAUSAL] + [(n, True) for n in DRAWING])
 def test_rows_do_not_depend_on_later_items(name, train):
     found = dependence(name, train)
     assert np.all(found[np.triu_indices(LENGTH, 1)] == 0)
@@ -149,14 +160,12 @@ def test_global_form_sees_everything_and_says_so():
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_padding_and_bucket_change_nothing(name):
-    real = 4
-    expected = np.asarray(attend(name, HIDDEN[2:, -real:], ITEMS[2:, -real:], seed=3).weights)
-    for length in (LENGTH, MAX_LENGTH):
-        rubbish = 100 * jax.random.normal(jax.random.key(length), (1, length - real, WIDTH))
-        hidden = jnp.concatenate([rubbish, HIDDEN[2:, -real:]], axis=1)
-        items = jnp.pad(ITEMS[2:, -real:], ((0, 0), (length - real, 0)))
-        weights = attend(name, hidden, items, seed=3).weights
-        np.testing.assert_allclose(weights[..., -real:, -real:], expected, atol=2e-6)
+    expected = np.asarray(attend(name, HIDDEN, ITEMS, seed=3).weights)
+    padding = MAX_LENGTH - LENGTH
+    rubbish = 100 * jax.random.normal(jax.random.key(8), (3, padding, WIDTH))
+    hidden = jnp.concatenate([rubbish, HIDDEN], axis=1)
+    weights = attend(name, hidden, jnp.pad(ITEMS, ((0, 0), (padding, 0))), seed=3).weights
+    np.testing.assert_allclose(weights[..., padding:, padding:], expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", [n for n, p in PROVIDERS.items() if getattr(p, "last_query", False)])
@@ -174,6 +183,7 @@ def test_gradients_are_finite_and_reach_every_leaf(name):
     direction = jax.random.normal(jax.random.key(5), (3, HEADS, LENGTH, LENGTH))
     inputs, mask = make_inputs(PROVIDERS[name], HIDDEN), attention_mask(ITEMS, causal=True)
 
+    @jax.jit
     @jax.grad
     def gradient(params):
         output = module.apply({"params": params}, inputs, inputs, mask, train=True, rngs=streams())
@@ -188,7 +198,7 @@ def test_gradients_are_finite_and_reach_every_leaf(name):
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_bfloat16_is_close_to_float32(name):
-    exact, rough = (attend(name, HIDDEN, ITEMS, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    exact, rough = (attend(name, HIDDEN, ITEMS, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16))
     assert rough.weights.dtype == jnp.float32
     np.testing.assert_allclose(rough.weights, exact.weights, atol=0.04)
     assert np.any(np.asarray(rough.weights) != np.asarray(exact.weights))
@@ -213,7 +223,8 @@ def test_layers_take_it_as_a_template(name):
     layer = layer_class(provider, HEADS)
     inputs, mask = make_inputs(provider, HIDDEN), attention_mask(ITEMS, causal=True)
     rngs = {"params": jax.random.key(0), **streams()}
-    (mixed, penalties), variables = layer.init_with_output(rngs, inputs, inputs, mask, train=False)
+    initialise = jax.jit(functools.partial(layer.init_with_output, train=False))
+    (mixed, penalties), variables = initialise(rngs, inputs, inputs, mask)
     assert set(variables["params"]["scores"]) == set(prepare(name)[1])
     assert set(penalties) == set(attend(name, HIDDEN, ITEMS).penalties)
     for stream in jax.tree.leaves(mixed):
@@ -221,13 +232,19 @@ def test_layers_take_it_as_a_template(name):
         assert np.all(np.isfinite(stream))
 
 
-@pytest.mark.parametrize("name", [name for name, p in PROVIDERS.items() if not over_gaussians(p)])
+@pytest.mark.parametrize("name", ["additive", "vae", "diffusion"])
 def test_encoder_with_last_only_gives_the_last_position(name):
     encoder = TransformerEncoder(2, HEADS, WIDTH, configure(PROVIDERS[name], max_length=MAX_LENGTH))
     mask = attention_mask(ITEMS, causal=True)
-    variables = encoder.init({"params": jax.random.key(0), **streams()}, HIDDEN, mask, train=False)
-    whole, _ = encoder.apply(variables, HIDDEN, mask, train=False, rngs=streams())
-    last, _ = encoder.apply(variables, HIDDEN, mask, train=False, last_only=True, rngs=streams())
+
+    @jax.jit
+    def encode():
+        variables = encoder.init({"params": jax.random.key(0), **streams()}, HIDDEN, mask, train=False)
+        whole, _ = encoder.apply(variables, HIDDEN, mask, train=False, rngs=streams())
+        last, _ = encoder.apply(variables, HIDDEN, mask, train=False, last_only=True, rngs=streams())
+        return whole, last
+
+    whole, last = encode()
     np.testing.assert_allclose(last, whole[:, -1:], atol=2e-5)
 
 

@@ -1,0 +1,95 @@
+"""Evaluates a run on its data; ``evaluate.py --help`` tells how."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
+from rich.console import Console
+from rich.markup import escape
+from tables import make_table, print_metrics, print_table
+
+import jaxrec
+from jaxrec import artifact
+from jaxrec.data.source import load_split
+from jaxrec.models.popularity import PopularityRecommender
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateArguments:
+    """Ranks all items for each user of a run's data, shows every metric, and writes them as JSON.
+
+    python experiments/evaluate.py --workdir runs/demo-simulated-seed0 --split validation
+
+    Attributes:
+      workdir: directory of the run.
+      split: whose targets.
+      exclude_seen: whether items of the user's whole history are left out of the ranking. Published numbers
+        differ in this, and figures of the two kinds must not be compared.
+      data: where the data is now, if it has moved since the training; it must be the same data.
+      num_samples: draws averaged for a stochastic model.
+      popularity: also evaluate the popularity baseline.
+      out: a further JSON file for the result; it always lies in DIR/evaluations.
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
+      debug: show the full traceback of an error.
+    """
+
+    workdir: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    split: Literal["validation", "test"] = "test"
+    exclude_seen: bool = True
+    data: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = ""
+    num_samples: int = 1
+    popularity: bool = True
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    cache: bool = True
+    debug: bool = False
+
+
+def main(argv: list[str]) -> int:
+    """Evaluates and shows; returns the exit code."""
+    arguments = tyro.cli(EvaluateArguments, prog="python experiments/evaluate.py", args=argv)
+    if arguments.cache:
+        keep_compiled_programs()
+    console = make_console()
+    run = jaxrec.load(arguments.workdir)
+    source = run.config.data
+    if arguments.data:
+        source = dataclasses.replace(source, source=arguments.data)
+    with DownloadBar(console, source.source) as bar:
+        split = load_split(source, progress=bar)
+    part, exclude_seen = arguments.split, arguments.exclude_seen
+    name = run.workdir.name
+    result = run.evaluate(part, exclude_seen=exclude_seen, split=split, num_samples=arguments.num_samples)
+    results = {name: result}
+    if arguments.popularity and not isinstance(run.recommender, PopularityRecommender):
+        baseline = jaxrec.fit(jaxrec.preset("popularity"), split)
+        results["popularity"] = baseline.evaluate(part, exclude_seen=exclude_seen)
+    print_metrics(console, results)
+    print_groups(console, result["groups"])
+    written = artifact.evaluation_path(run.workdir, part, exclude_seen)
+    if arguments.out:
+        with artifact.writing(Path(arguments.out).parent):
+            shutil.copyfile(written, arguments.out)
+    say(
+        console,
+        f"\nwritten to {escape(str(written))}{escape(' and ' + arguments.out) if arguments.out else ''}",
+    )
+    return 0
+
+
+def print_groups(console: Console, groups: dict[str, dict[str, Any]]) -> None:
+    """Accuracy by length of the history and by popularity of the target."""
+    table = make_table(console)
+    columns = [name for name in ("hr@10", "ndcg@10") if all(name in group for group in groups.values())]
+    table.add_column("group")
+    for heading in ("users", *(name.upper() for name in columns)):
+        table.add_column(heading, justify="right")
+    for name, group in groups.items():
+        table.add_row(escape(name), f"{group['users']:,}", *(f"{group[column]:.4f}" for column in columns))
+    print_table(console, "by group of users", table)
+
+
+if __name__ == "__main__":
+    run_script(main)

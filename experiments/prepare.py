@@ -1,0 +1,142 @@
+"""Turns any log into a folder that opens at once; ``prepare.py --help`` tells how."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from console import DownloadBar, make_console, run_script, say, script_path
+from rich.console import Console
+from rich.markup import escape
+from tables import make_table
+
+from jaxrec import data
+from jaxrec.data.catalog import unknown_name
+from jaxrec.data.interactions import Interactions
+
+Format = Literal["auto", "events", "sequences", "movielens", "amazon"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareArguments:
+    """Reads a log of any size and kind, filters it if asked, and saves it as memory-mapped arrays.
+
+    The folder opens at once whatever its size: give it to train.py or recommend.py as --data or --histories.
+
+    python experiments/prepare.py --data events-2023.parquet events-2024.parquet --out data/mine --min-user 5
+
+    Attributes:
+      data: a name of public data (movielens-1m; it is downloaded), or files (patterns too), read as one log.
+      out: the folder; a log prepared there before is replaced.
+      list: only list the public data sets, with their terms.
+      format: events (one interaction a row: CSV, TSV, Parquet, JSON lines, .gz), sequences (user<TAB>item
+        item item), movielens or amazon (the publishers' files); auto tells the first two apart by the name.
+      user: column of the user; guessed if empty.
+      item: column of the item; guessed if empty.
+      time: column of the time; guessed if empty, and without one the file's order counts.
+      min_rating: interactions rated lower are left out.
+      rating: column of the rating; guessed if empty.
+      duplicates: what to do with repeated interactions of a user with an item; first and last keep one.
+      items: file with titles and categories (item<TAB>title<TAB>categories), if any.
+      min_user: users with fewer interactions are dropped, until nothing changes; 1 keeps all.
+      min_item: items with fewer interactions are dropped, likewise.
+      name: what the log is called in results; the file's name if empty.
+      debug: show the full traceback of an error.
+    """
+
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME_OR_FILES")] = ()
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
+    list: bool = False
+    format: Format = "auto"
+    user: str = ""
+    item: str = ""
+    time: str = ""
+    min_rating: float | None = None
+    rating: str = ""
+    duplicates: Literal["warn", "keep", "first", "last"] = "warn"
+    items: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    min_user: int = 1
+    min_item: int = 1
+    name: str = ""
+    debug: bool = False
+
+    def __post_init__(self):
+        if not self.list and not (self.data and self.out):
+            raise ValueError(
+                "--data (a public data set's name, or one file or more) and --out (a folder) are needed"
+            )
+
+
+def main(argv: list[str]) -> int:
+    """Reads, filters and saves; returns the exit code."""
+    arguments = tyro.cli(PrepareArguments, prog="python experiments/prepare.py", args=argv)
+    console = make_console()
+    if arguments.list:
+        list_public_data(console)
+        return 0
+    log = read(arguments, console)
+    if arguments.items:
+        log = log.with_metadata(data.read_items(arguments.items))
+    if arguments.min_user > 1 or arguments.min_item > 1:
+        log = log.filter(min_user=arguments.min_user, min_item=arguments.min_item)
+    if arguments.name:
+        log = dataclasses.replace(log, name=arguments.name)
+    log.save(arguments.out)
+    print_summary(console, log)
+    say(console, f"\nsaved in {escape(arguments.out)}; next you may type")
+    say(console, f"  python {escape(script_path('train.py'))} --data {escape(arguments.out)}")
+    return 0
+
+
+def list_public_data(console: Console) -> None:
+    """Names, one-line descriptions and terms of the public data sets."""
+    for entry in data.available().values():
+        say(console, f"[bold]{entry.name}[/]  {escape(entry.description)}  [dim]{escape(entry.terms)}[/]")
+
+
+def read(arguments: PrepareArguments, console: Console) -> Interactions:
+    """The log, unfiltered."""
+    first = arguments.data[0]
+    if arguments.format == "auto" and len(arguments.data) == 1 and not Path(first).exists():
+        if first in data.available():
+            with DownloadBar(console, first) as bar:
+                return data.load(first, progress=bar)
+        if not Path(first).suffix:
+            raise ValueError(f"there is no file {first!r}, and {unknown_name(first)}")
+    paths = list(arguments.data)
+    kind = arguments.format
+    if kind == "auto":
+        kind = "sequences" if first.removesuffix(".gz").endswith(".seq.txt") else "events"
+    if kind == "sequences":
+        return data.read_sequences(paths)
+    if kind in ("movielens", "amazon"):
+        if len(paths) > 1:
+            raise ValueError(
+                f"--format {kind} reads one file, and there are {len(paths)}: {', '.join(paths)}"
+            )
+        return (data.read_movielens if kind == "movielens" else data.read_amazon)(first)
+    return data.read_interactions(
+        paths,
+        user=arguments.user or None,
+        item=arguments.item or None,
+        time=arguments.time or None,
+        rating=arguments.rating or None,
+        min_rating=arguments.min_rating,
+        duplicates=arguments.duplicates,
+    )
+
+
+def print_summary(console: Console, log: Interactions) -> None:
+    """Sizes and lengths of a log."""
+    table = make_table(console)
+    for heading in ("the log", ""):
+        table.add_column(heading)
+    for name, value in log.summary().items():
+        shown = f"{value:,}" if isinstance(value, int) and not name.startswith("time") else value
+        shown = f"{value:.4g}" if isinstance(value, float) and not name.startswith("time") else shown
+        table.add_row(name.replace("_", " "), escape(str(shown)))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,169 @@
+"""Lists for any number of users from a run; ``recommend.py --help`` tells how."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import polars as pl
+import tyro
+from console import keep_compiled_programs, make_console, run_script, say
+from list_files import list_format, write_lists
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+
+import jaxrec
+from jaxrec.data.histories import known_items
+from jaxrec.data.interactions import Interactions
+from jaxrec.data.readers import read_items
+from jaxrec.data.source import read_log
+
+
+@dataclasses.dataclass(frozen=True)
+class RecommendArguments:
+    """Recommends items for the histories in a file, under your own ids: user_id, item_id, score, rank.
+
+    python experiments/recommend.py --workdir runs/mine --histories events.csv --k 10 --out recs.csv
+
+    Attributes:
+      workdir: directory of the run.
+      histories: a log of events (CSV, TSV, Parquet, JSON lines, .gz), a file of sequences (*.seq.txt, .gz),
+        or a folder made by prepare.py; users and items under your own ids. Users need not be those of the
+        training.
+      out: where the lists go: .csv, .tsv, .jsonl (each also .gz) or .parquet.
+      k: longest list.
+      exclude_seen: whether items of the user's whole history are left out.
+      candidates: a file with the only items to choose from: .txt with one id a line, or any table with a
+        column of items.
+      on_unknown: what to do with items in the histories that the model does not know: leave them out silently
+        or with a warning, or stop.
+      with_titles: add a column with titles.
+      num_samples: draws averaged for a stochastic model.
+      user: column of the user in the histories; guessed if empty.
+      item: column of the item; guessed if empty.
+      time: column of the time; guessed if empty, and without one the file's order counts.
+      batch_size: users computed at once; 0 is the run's own.
+      portion: users written at once; bounds the memory taken.
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
+      debug: show the full traceback of an error.
+    """
+
+    workdir: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    histories: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    k: int = 10
+    exclude_seen: bool = True
+    candidates: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    on_unknown: Literal["ignore", "warn", "raise"] = "warn"
+    with_titles: bool = False
+    num_samples: int = 1
+    user: str = ""
+    item: str = ""
+    time: str = ""
+    batch_size: int = 0
+    portion: int = 50_000
+    cache: bool = True
+    debug: bool = False
+
+    def __post_init__(self):
+        for name in ("k", "portion", "num_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1"
+                )
+
+
+def main(argv: list[str]) -> int:
+    """Recommends and writes; returns the exit code."""
+    arguments = tyro.cli(RecommendArguments, prog="python experiments/recommend.py", args=argv)
+    list_format(Path(arguments.out))  # before any work
+    if arguments.cache:
+        keep_compiled_programs()
+    console = make_console()
+    run = jaxrec.load(arguments.workdir)
+    source = dataclasses.replace(
+        run.config.data,
+        source=arguments.histories,
+        items="",
+        user=arguments.user,
+        item=arguments.item,
+        time=arguments.time,
+    )
+    log = read_log(source)
+    catalogue = run.catalogue.item_ids
+    known_items(
+        log.item_ids.values, catalogue, on_unknown=arguments.on_unknown, what="items in the histories"
+    )
+    candidates = None
+    if arguments.candidates:
+        candidates = read_candidates(Path(arguments.candidates))
+        known_items(candidates, catalogue, on_unknown=arguments.on_unknown, what="candidates")
+    start = time.monotonic()
+    rows = write_lists(Path(arguments.out), lists_by_portion(console, run, log, candidates, arguments))
+    seconds = time.monotonic() - start
+    say(
+        console,
+        f"{escape(arguments.out)}: {rows:,} recommendations for {log.num_users:,} users in {seconds:.1f} s,"
+        " compilation included",
+    )
+    return 0
+
+
+def lists_by_portion(
+    console: Console,
+    run: jaxrec.Run,
+    log: Interactions,
+    candidates: pl.Series | None,
+    arguments: RecommendArguments,
+) -> Iterator[pl.DataFrame]:
+    """Frames of lists, for ``portion`` users each."""
+    starts = range(0, log.num_users, arguments.portion)
+    for start in track(
+        starts, "recommending", console=console, transient=True, disable=not console.is_terminal
+    ):
+        yield run.recommend(
+            users_between(log, start, min(start + arguments.portion, log.num_users)),
+            k=arguments.k,
+            exclude_seen=arguments.exclude_seen,
+            candidates=candidates,
+            on_unknown="ignore",  # has been dealt with, once for the whole log
+            num_samples=arguments.num_samples,
+            batch_size=arguments.batch_size or None,
+            with_titles=arguments.with_titles,
+        )
+
+
+def users_between(log: Interactions, first: int, end: int) -> Interactions:
+    """The part of a log with the users ``first`` to ``end - 1``."""
+    offsets = log.offsets[first : end + 1]
+    return dataclasses.replace(
+        log,
+        items=log.items[offsets[0] : offsets[-1]],
+        offsets=offsets - offsets[0],
+        users=log.users.take(np.arange(first, end)),
+        times=None,
+        metadata=None,
+    )
+
+
+def read_candidates(path: Path) -> pl.Series:
+    """External item ids from a text file, one a line, or from the item column of a table.
+
+    Raises:
+      ValueError: there is none.
+      OSError: the file cannot be read.
+    """
+    if path.suffix != ".txt":
+        return read_items(path).item_ids.values
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise ValueError(f"{path} holds no candidates; give one item id a line")
+    return pl.Series(lines, dtype=pl.String)
+
+
+if __name__ == "__main__":
+    run_script(main)

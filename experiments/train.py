@@ -1,0 +1,134 @@
+"""Trains a recommender on embedded, named or your own data; ``train.py --help`` tells how."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+from arguments import parse_train_arguments
+from console import DownloadBar, keep_compiled_programs, make_console, run_script, say, script_path
+from rich.console import Console
+from rich.markup import escape
+from tables import print_metrics, print_recommendations, user_histories
+
+import jaxrec
+from jaxrec.config import Config
+from jaxrec.data.source import SIMULATED, load_split, simulated_process
+from jaxrec.data.splits import Split
+from jaxrec.models.popularity import PopularityRecommender
+from jaxrec.train.logging import Record, Reporter, RichProgress, Several, Silent, TensorBoard
+
+SHOWN_USERS = 3
+EXAMPLE_HISTORIES = "example-histories.csv"
+
+
+class StepCounter(Silent):
+    """Counts the calls of a training; 0 after it means that there was nothing left to do."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def steps(self, record: Record) -> None:
+        self.calls += 1
+
+
+def main(argv: list[str]) -> int:
+    """Trains, or goes on, and shows the results; returns the exit code."""
+    arguments = parse_train_arguments(argv)
+    config, workdir = arguments.config, Path(arguments.workdir)
+    if arguments.cache:
+        keep_compiled_programs()
+    console = make_console()
+    with DownloadBar(console, config.data.source) as bar:
+        split = load_split(config.data, progress=bar)
+    say(console, f"[bold]data[/] {escape(describe_split(split))}")
+    say(console, f"[bold]run[/]  {escape(str(workdir))}: {describe_model(config)}")
+    counter = StepCounter()
+    run = jaxrec.fit(config, split, workdir, reporter=Several(counter, *reporters(console, workdir)))
+    if run.interrupted:
+        say(console, f"stopped and saved; to go on: {command('train.py', workdir)}")
+        return 128 + run.interrupted
+    if not counter.calls and not isinstance(run.recommender, PopularityRecommender):
+        say(console, "this run is complete already; its results:")
+    show_results(console, run, split, arguments.preset or "model")
+    return 0
+
+
+def reporters(console: Console, workdir: Path) -> list[Reporter]:
+    """The progress bar, and TensorBoard where it is installed (the JSON lines are written in any case)."""
+    found: list[Reporter] = [RichProgress(console)]
+    if importlib.util.find_spec("tensorboard"):
+        found.append(TensorBoard(workdir / "tensorboard"))
+    return found
+
+
+def describe_split(split: Split) -> str:
+    """A split in one line."""
+    log = split.interactions
+    return (
+        f"{log.name}: {log.num_users:,} users, {log.num_items:,} items,"
+        f" {log.num_interactions:,} interactions; {split.name}, {len(split.test):,} test targets"
+    )
+
+
+def describe_model(config: Config) -> str:
+    """The model of a config in one line."""
+    model = config.model
+    facts = [type(model).__name__]
+    if hasattr(model, "attention"):
+        facts.append(f"{type(model.attention).__name__} attention")
+    facts += [f"{name} {getattr(model, name)}" for name in ("width", "num_layers") if hasattr(model, name)]
+    return ", ".join(facts) + f", seed {config.seed}"
+
+
+def show_results(console: Console, run: jaxrec.Run, split: Split, name: str) -> None:
+    """Test metrics beside popularity's (and the best possible), some users' lists, and what to type next."""
+    results = {name: run.evaluate("test")}
+    exclude_seen = run.config.evaluation.exclude_seen
+    if not isinstance(run.recommender, PopularityRecommender):
+        popularity = jaxrec.fit(jaxrec.preset("popularity"), split)
+        results["popularity"] = popularity.evaluate("test", exclude_seen=exclude_seen)
+    print_metrics(console, results)
+    if "ndcg@10" in results[name].get("intervals", {}):
+        low, high = results[name]["intervals"]["ndcg@10"]
+        say(
+            console,
+            f"NDCG@10 {results[name]['ndcg@10']:.4f}, 95 % interval over users {low:.4f} to {high:.4f}",
+        )
+    if run.config.data.source == SIMULATED and exclude_seen:
+        show_oracle(console, run.config, split, results[name]["ndcg@10"])
+    if run.training_seconds:
+        say(console, f"trained in {run.training_seconds:.0f} s, evaluations included")
+    users = split.targets("test").users[:SHOWN_USERS]
+    print_recommendations(console, run, split, users)
+    write_histories(run.workdir / EXAMPLE_HISTORIES, split, users)
+    say(console, f"\nthe run is in {escape(str(run.workdir))}; next you may type")
+    say(console, f"  {command('evaluate.py', run.workdir)} --split test --no-exclude-seen")
+    histories = f"--histories {run.workdir / EXAMPLE_HISTORIES} --k 10 --out recommendations.csv"
+    say(console, f"  {command('recommend.py', run.workdir)} {escape(histories)}")
+
+
+def show_oracle(console: Console, config: Config, split: Split, ndcg: float) -> None:
+    """The NDCG@10 of ranking by the simulator's own probabilities, and the share of it that was reached."""
+    from jaxrec.data.oracle import oracle_score
+
+    best = oracle_score(simulated_process(config.data), split, "test").ndcg
+    share = f"; the model reaches {ndcg / best:.0%} of it" if best > 0 else ""
+    say(console, f"best possible NDCG@10, by the simulator's true probabilities: {best:.4f}{share}")
+
+
+def write_histories(path: Path, split: Split, users: list[int]) -> None:
+    """Writes some users' histories as a log that ``recommend.py`` reads."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user_id", "item_id"])
+        for user, history in user_histories(split, users).items():
+            writer.writerows((user, item) for item in history)
+
+
+def command(script: str, workdir: Path) -> str:
+    """A script on a run, as one types it."""
+    return escape(f"python {script_path(script)} --workdir {workdir}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,271 @@
+"""DiffuRecSys in both forms: against plain numpy and against DiffuRec, causality, options, export."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference_denoising import as_numpy, norm, prefix_approximator, reverse, target_approximator
+
+from jaxrec.batch import SequenceBatch, right_align, row_keys
+from jaxrec.diffusion import Noise, TruncatedLinearSchedule, draw_normal, fold_key, split_key
+from jaxrec.models.denoising import Objective
+from jaxrec.models.diffurec import DiffuRecRecommender
+from jaxrec.models.diffurecsys import DiffuRecSysRecommender
+from jaxrec.nn.random_bits import counters, hash_normal
+from jaxrec.recommender import Recommender
+
+KEY = jax.random.key(0)
+PREFIX = DiffuRecSysRecommender(
+    num_items=20,
+    max_length=6,
+    width=8,
+    num_layers=2,
+    num_heads=2,
+    schedule=TruncatedLinearSchedule(4),
+    uncertainty=0.3,
+)
+CACHED = dataclasses.replace(PREFIX, form="history-cached", target_layers=2, positions=True)
+HISTORIES = [[3, 1, 2], [4, 1, 5, 2, 6, 9], [7], []]
+INIT = jax.jit(DiffuRecSysRecommender.init, static_argnums=0)
+QUERY = jax.jit(DiffuRecSysRecommender.query, static_argnums=0)
+
+
+def shaken(params, strength=0.2):
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: np.float32(leaf + strength * rng.normal(size=leaf.shape)), params)
+
+
+def variant(form, **changes):
+    return dataclasses.replace(PREFIX if form == "per-prefix" else CACHED, **changes)
+
+
+@pytest.mark.parametrize("cross", ["softmax", "linear"])
+@pytest.mark.parametrize("form", ["per-prefix", "history-cached"])
+def test_query_against_numpy(form, cross):
+    """The reverse process row by row; the history's encoder is taken as given."""
+    model = variant(form, cross_attention=cross)
+    params = shaken(INIT(model, KEY))
+    items = right_align(HISTORIES, 6)
+    ours = QUERY(model, params, items, KEY)
+    context = model.network.apply(
+        {"params": params}, items, train=True, method="encode", rngs={"dropout": KEY}
+    )
+    if form == "history-cached":
+        quiet = dataclasses.replace(model, dropout_rate=0.0, input_dropout_rate=0.0).network
+        context = quiet.apply({"params": params}, items, train=True, method="encode")
+    p = as_numpy(params)
+    sample_keys, signal_keys = split_key(row_keys(KEY, items))
+    start_keys, noise_keys = split_key(sample_keys)
+    reference = prefix_approximator if form == "per-prefix" else target_approximator
+    for row, history in enumerate(HISTORIES[:3]):
+        if form == "per-prefix":
+            e = norm(p["history_input"]["norm"], p["item_embedding"]["table"][history])
+        else:
+            e = np.asarray(context.states[row, -len(history) :], np.float64)
+
+        def denoise(x, t, row=row, e=e):
+            normal = np.asarray(hash_normal(fold_key(signal_keys[row], t), counters((6, 8))[::-1]))
+            normal = normal[-len(e) :] if form == "per-prefix" else normal[-1]
+            sizes = {"num_steps": 4, "heads": 2, "scale": 0.3, "cross": cross}
+            return reference(p["approximator"], e, x, t, normal, **sizes)
+
+        def step_noise(t, row=row):
+            return np.asarray(draw_normal(fold_key(noise_keys[row], t), (8,)))
+
+        start = draw_normal(start_keys[row], (8,))
+        np.testing.assert_allclose(ours[row], reverse(denoise, start, step_noise, 4), atol=1e-4)
+    assert np.all(np.isfinite(ours[3]))
+
+
+@pytest.mark.parametrize("form", ["per-prefix", "history-cached"])
+@pytest.mark.parametrize("cross", ["none", "softmax", "linear"])
+def test_a_row_is_the_same_alone_in_any_batch_and_any_bucket(form, cross):
+    model = variant(form, cross_attention=cross)
+    params = shaken(INIT(model, KEY))
+    together = QUERY(model, params, right_align(HISTORIES, 6), KEY)
+    alone = QUERY(model, params, right_align(HISTORIES[:1], 3), KEY)
+    np.testing.assert_allclose(alone[0], together[0], atol=3e-5)
+    assert np.abs(together[0] - together[1]).max() > 1e-3
+
+
+def random_batch(form, rows=3, length=6, seed=0):
+    rng = np.random.default_rng(seed)
+    items = rng.integers(1, 21, (rows, length + 1)).astype(np.int32)
+    items[0, :3] = 0
+    inputs, targets = items[:, :-1], items[:, 1:].copy()
+    targets[inputs == 0] = 0
+    weights = (inputs > 0).astype(np.float32)
+    if form == "per-prefix":
+        weights[:, :-1] = 0.0
+    return SequenceBatch(inputs, targets, weights)
+
+
+def loss_and_gradient(model, params, batch, key=KEY):
+    @jax.jit
+    def run(params, batch, key):
+        return jax.value_and_grad(lambda p: model.loss(p, batch, key).total)(params)
+
+    return run(params, batch, key)
+
+
+@pytest.mark.parametrize("form", ["per-prefix", "history-cached"])
+@pytest.mark.parametrize("cross", ["none", "softmax", "linear"])
+def test_loss_and_gradient(form, cross):
+    model = variant(form, cross_attention=cross)
+    batch = random_batch(form)
+    total, gradient = loss_and_gradient(model, INIT(model, KEY), batch)
+    assert np.isfinite(total)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
+        assert np.all(np.isfinite(leaf)), path
+        assert np.any(leaf != 0), path
+    table = np.asarray(gradient["item_embedding"]["table"])
+    assert np.all(table[0] == 0.0)
+    assert np.all(table[21:] == 0.0)
+
+
+def test_without_its_additions_it_is_diffurec():
+    """No offset and no cross-attention: the same parameters give DiffuRec's loss and query."""
+    model = dataclasses.replace(PREFIX, cross_attention="none", noise=Noise("none"))
+    names = DiffuRecRecommender.__dataclass_fields__
+    diffurec = DiffuRecRecommender(**{name: getattr(model, name) for name in names})
+    params, batch = INIT(model, KEY), random_batch("per-prefix")
+    ours, theirs = (jax.jit(m.loss)(params, batch, KEY).total for m in (model, diffurec))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    ours, theirs = (jax.jit(m.query)(params, batch.items, KEY) for m in (model, diffurec))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("cross", ["softmax", "linear"])
+def test_the_loss_of_a_position_sees_no_later_item(cross):
+    """Changing items and targets after position 3 leaves the loss of positions up to 3 as it is."""
+    model = dataclasses.replace(CACHED, cross_attention=cross, objective=Objective(self_conditioning=True))
+    params = shaken(INIT(model, KEY))
+    loss = jax.jit(model.loss)
+    batch = random_batch("history-cached")
+    weights = batch.weights * (np.arange(6) <= 3)
+    one = loss(params, SequenceBatch(batch.items, batch.targets, weights), KEY)
+    items, targets = batch.items.copy(), batch.targets.copy()
+    items[:, 4:], targets[:, 4:] = 20 - items[:, 4:] % 7, 3
+    other = loss(params, SequenceBatch(items, targets, weights), KEY)
+    np.testing.assert_allclose(one.total, other.total, rtol=1e-6)
+    whole = loss(params, SequenceBatch(items, targets, batch.weights), KEY)
+    assert abs(whole.total - one.total) > 0.1
+
+
+@pytest.mark.parametrize("form", ["per-prefix", "history-cached"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"noise": Noise("independent", 0.5)},
+        {"visibility": "fixed"},
+        {"visibility": "learned", "objective": Objective(prediction="velocity")},
+        {"visibility": "fixed", "objective": Objective(noise_power=2.0)},
+        {"visibility": "fixed", "objective": Objective(target_dropout=1.0)},
+        {"visibility": "fixed", "objective": Objective(own_estimate=1.0)},
+        {"objective": Objective(self_conditioning=True)},
+        {"start_from_history": False},
+        {"objective": Objective(history_loss=0.5)},
+    ],
+)
+def test_every_option_changes_the_loss_and_keeps_it_finite(form, changes):
+    if form == "per-prefix" and ("start_from_history" in changes or "history_loss=0.5" in str(changes)):
+        pytest.skip("an option of the cached form")
+    base = variant(form, visibility=changes.get("visibility", "uncertain"))
+    model = dataclasses.replace(base, **changes)
+    params, batch = shaken(INIT(model, KEY)), random_batch(form)
+    shared = {name: leaf for name, leaf in params.items() if name != "approximator"}
+    shared["approximator"] = {n: leaf for n, leaf in params["approximator"].items() if n != "estimate"}
+    total = jax.jit(base.loss)(shared, batch, KEY).total
+    changed, gradient = loss_and_gradient(model, params, batch)
+    assert np.isfinite(changed)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+    assert changes == {"visibility": "fixed"} or abs(changed - total) > 1e-3
+    assert np.all(np.isfinite(QUERY(model, params, batch.items, KEY)))
+
+
+def test_a_hidden_target_cannot_be_read():
+    """With x_t always hidden, only the step is left: the loss does not depend on the target's embedding."""
+    model = dataclasses.replace(CACHED, visibility="fixed", objective=Objective(target_dropout=1.0))
+    params, batch = shaken(INIT(model, KEY)), random_batch("history-cached")
+    context = model._encode(params, batch.items, KEY)
+
+    @jax.jit
+    def size(x0):
+        return jax.grad(lambda x: jnp.sum(model._training_estimate(params, context, x, 6, KEY)))(x0)
+
+    assert np.all(size(jnp.ones((3, 6, 8))) == 0.0)
+
+
+def test_own_estimates_hide_the_truth_as_well():
+    model = dataclasses.replace(CACHED, visibility="fixed", objective=Objective(own_estimate=1.0))
+    params, batch = shaken(INIT(model, KEY)), random_batch("history-cached")
+    context = model._encode(params, batch.items, KEY)
+    estimates = [
+        jax.jit(lambda x: model._training_estimate(params, context, x, 6, KEY))(value * jnp.ones((3, 6, 8)))
+        for value in (0.0, 5.0)
+    ]
+    np.testing.assert_array_equal(*estimates)
+
+
+def test_history_loss_counts_the_history_alone():
+    model = dataclasses.replace(CACHED, objective=Objective(history_loss=0.5))
+    params, batch = INIT(model, KEY), random_batch("history-cached")
+    output = jax.jit(model.loss)(params, batch, KEY)
+    expected = output.metrics["cross_entropy"] + 0.5 * output.metrics["history"]
+    np.testing.assert_allclose(output.total, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["per-prefix", "history-cached"])
+@pytest.mark.parametrize("self_conditioning", [False, True])
+def test_the_sampler_lowers_for_every_platform(form, self_conditioning):
+    model = variant(form, sampler_kind="ddim", num_inference_steps=2, cross_attention="linear")
+    model = dataclasses.replace(model, objective=Objective(self_conditioning=self_conditioning))
+    params = INIT(model, KEY)
+    items = jax.ShapeDtypeStruct((jax.export.symbolic_shape("rows")[0], 6), jnp.int32)
+    program = jax.export.export(
+        jax.jit(lambda params, items, data: model.query(params, items, jax.random.wrap_key_data(data))),
+        platforms=("cpu", "cuda", "tpu"),
+    )(params, items, jax.ShapeDtypeStruct((2,), jnp.uint32))
+    history = right_align(HISTORIES, 6)
+    np.testing.assert_allclose(
+        program.call(params, history, jax.random.key_data(KEY)), QUERY(model, params, history, KEY), atol=1e-5
+    )
+
+
+def test_protocol():
+    assert isinstance(PREFIX, Recommender)
+    assert (PREFIX.target_positions, CACHED.target_positions) == ("last", "all")
+    assert hash(dataclasses.replace(PREFIX)) == hash(PREFIX)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"form": "cached"}, "form is 'cached'"),
+        ({"cross_attention": "full"}, "cross_attention is 'full'"),
+        ({"visibility": "hidden"}, "visibility is 'hidden'"),
+        ({"form": "history-cached", "target_layers": 0}, "target_layers must be at least 1"),
+        ({"objective": Objective(history_loss=1.0)}, "history_loss needs form='history-cached'"),
+        ({"eta": -1.0}, "eta is -1.0"),
+        ({"width": 6}, "width 6 is not divisible by num_heads 4"),
+    ],
+)
+def test_errors(changes, message):
+    with pytest.raises(ValueError, match=message):
+        DiffuRecSysRecommender(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prediction": "score"}, "prediction is 'score'"),
+        ({"target_dropout": 1.5}, "target_dropout is 1.5"),
+        ({"own_estimate": -0.1}, "own_estimate is -0.1"),
+        ({"noise_power": -1.0}, "noise_power is -1.0"),
+    ],
+)
+def test_objective_errors(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Objective(**changes)

@@ -1,0 +1,201 @@
+"""Every recommender through one file: what training, evaluation and export rely on."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrec.batch import SequenceBatch, right_align
+from jaxrec.losses import SampledSoftmaxLoss
+from jaxrec.models.encoder import EncoderRecommender
+from jaxrec.models.popularity import PopularityRecommender
+from jaxrec.recommender import Recommender, table_rows
+from jaxrec.train.state import create_state
+from jaxrec.train.step import make_train_step
+
+NUM_ITEMS, MAX_LENGTH = 60, 12
+SMALL = {"num_items": NUM_ITEMS, "max_length": MAX_LENGTH, "width": 16, "num_layers": 2, "num_heads": 2}
+
+RECOMMENDERS = {
+    "popularity": PopularityRecommender(num_items=NUM_ITEMS, max_length=MAX_LENGTH),
+    "sasrec": EncoderRecommender(**SMALL),
+    "sasrec-post-norm": EncoderRecommender(**SMALL, norm_first=False, activation="gelu"),
+    "sasrec-sampled": EncoderRecommender(**SMALL, loss_function=SampledSoftmaxLoss(num_negatives=16)),
+    "sasrec-remat": EncoderRecommender(**SMALL, rematerialise=True),
+}
+TRAINABLE = {name: model for name, model in RECOMMENDERS.items() if name != "popularity"}
+
+over_all = pytest.mark.parametrize("recommender", RECOMMENDERS.values(), ids=RECOMMENDERS)
+over_trainable = pytest.mark.parametrize("recommender", TRAINABLE.values(), ids=TRAINABLE)
+
+
+def histories(count: int = 6, seed: int = 0, longest: int = 8) -> list[list[int]]:
+    generator = np.random.default_rng(seed)
+    return [generator.integers(1, NUM_ITEMS + 1, generator.integers(1, longest + 1)).tolist() for _ in range(count)]
+
+
+def training_batch(recommender: Recommender, length: int = 8, seed: int = 0) -> SequenceBatch:
+    whole = right_align(histories(seed=seed, longest=length + 1), length + 1)
+    items, targets = jnp.asarray(whole[:, :-1]), jnp.asarray(whole[:, 1:])
+    weights = ((items > 0) & (targets > 0)).astype(jnp.float32)
+    if recommender.target_positions == "last":
+        weights = weights.at[:, :-1].set(0.0)
+    return SequenceBatch(items, targets, weights)
+
+
+@pytest.fixture(scope="module")
+def params_of():
+    cache = {}
+
+    def get(recommender):
+        if recommender not in cache:
+            cache[recommender] = jax.jit(recommender.init)(jax.random.key(0))
+        return cache[recommender]
+
+    return get
+
+
+@over_all
+def test_protocol_and_hash(recommender):
+    assert isinstance(recommender, Recommender)
+    assert hash(recommender) == hash(dataclasses.replace(recommender))
+    assert recommender == dataclasses.replace(recommender)
+
+
+@over_all
+def test_shapes_and_types(recommender, params_of):
+    params = params_of(recommender)
+    query = recommender.query(params, jnp.asarray(right_align(histories(), MAX_LENGTH)), jax.random.key(1))
+    items = recommender.items(params)
+    chex.assert_shape(query, (6, items.shape[1]))
+    chex.assert_shape(items, (table_rows(NUM_ITEMS), None))
+    chex.assert_type([query, items], jnp.float32)
+    chex.assert_tree_all_finite((query, items))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+
+
+@over_all
+def test_a_row_of_padding_gives_finite_numbers(recommender, params_of):
+    query = recommender.query(params_of(recommender), jnp.zeros((2, MAX_LENGTH), jnp.int32), jax.random.key(1))
+    chex.assert_tree_all_finite(query)
+
+
+@over_all
+def test_padding_and_bucket_change_nothing(recommender, params_of):
+    params, key = params_of(recommender), jax.random.key(1)
+    short = recommender.query(params, jnp.asarray(right_align(histories(), 8)), key)
+    long = recommender.query(params, jnp.asarray(right_align(histories(), MAX_LENGTH)), key)
+    np.testing.assert_allclose(short, long, rtol=2e-5, atol=2e-6)
+
+
+@over_all
+def test_a_user_alone_gets_the_query_of_a_batch(recommender, params_of):
+    params, key = params_of(recommender), jax.random.key(1)
+    items = jnp.asarray(right_align(histories(), 8))
+    together = recommender.query(params, items, key)
+    order = jnp.asarray([3, 0, 5])
+    np.testing.assert_allclose(recommender.query(params, items[order], key), together[order], rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(recommender.query(params, items[2:3], key), together[2:3], rtol=2e-5, atol=2e-6)
+
+
+@over_all
+def test_query_is_deterministic_and_jits(recommender, params_of):
+    params, items = params_of(recommender), jnp.asarray(right_align(histories(), 8))
+    first = recommender.query(params, items, jax.random.key(1))
+    jitted = jax.jit(recommender.query)(params, items, jax.random.key(1))
+    np.testing.assert_allclose(first, jitted, rtol=2e-5, atol=2e-6)
+    other = recommender.query(params, items, jax.random.key(2))
+    assert recommender.stochastic == bool(np.any(first != other))
+
+
+@over_all
+def test_loss_is_a_weighted_sum(recommender, params_of):
+    params, batch = params_of(recommender), training_batch(recommender)
+    output = recommender.loss(params, batch, jax.random.key(1))
+    assert float(output.weight) == float(batch.weights.sum())
+    chex.assert_tree_all_finite((output.total, output.metrics))
+    nothing = dataclasses.replace(batch, weights=jnp.zeros_like(batch.weights))
+    output = recommender.loss(params, nothing, jax.random.key(1))
+    assert (float(output.total), float(output.weight)) == (0.0, 0.0)
+
+
+@over_trainable
+def test_gradient_reaches_every_leaf(recommender, params_of):
+    params, batch = params_of(recommender), training_batch(recommender)
+    gradient = jax.jit(
+        jax.grad(lambda params: recommender.loss(params, batch, jax.random.key(1), step=1000).total)
+    )(params)
+    chex.assert_tree_all_finite(gradient)
+    # Attention does not see a shift of all keys' logits, so the key's bias has no gradient but rounding.
+    silent = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree.leaves_with_path(gradient)
+        if not np.any(leaf) and not jax.tree_util.keystr(path).endswith("['key']['bias']")
+    ]
+    assert not silent
+
+
+@over_trainable
+def test_positions_do_not_see_what_follows(recommender, params_of):
+    """The loss at the first positions does not change with the items after them."""
+    if recommender.target_positions == "last":
+        pytest.skip("only the last position is trained, and it is the newest")
+    params = params_of(recommender)
+    quiet = {
+        field.name: 0.0 for field in dataclasses.fields(recommender) if field.name.endswith("dropout_rate")
+    }
+    recommender = dataclasses.replace(recommender, **quiet)
+    row = right_align([[1, 2, 3, 4, 5, 6, 7, 8]], 8)
+    changed = right_align([[1, 2, 3, 4, 55, 56, 57, 58]], 8)
+    weights = np.zeros((1, 8), np.float32)
+    weights[0, :4] = 1.0
+    totals = [
+        recommender.loss(
+            params,
+            SequenceBatch(jnp.asarray(items), jnp.full((1, 8), 9, jnp.int32), jnp.asarray(weights)),
+            jax.random.key(1),
+        ).metrics["cross_entropy"]
+        for items in (row, changed)
+    ]
+    np.testing.assert_allclose(totals[0], totals[1], rtol=1e-6)
+
+
+@over_trainable
+def test_bfloat16_is_close_to_float32(recommender, params_of):
+    params, items = params_of(recommender), jnp.asarray(right_align(histories(), 8))
+    exact = recommender.query(params, items, jax.random.key(1))
+    rough = dataclasses.replace(recommender, dtype="bfloat16").query(params, items, jax.random.key(1))
+    assert rough.dtype == jnp.float32
+    cosine = jnp.sum(exact * rough, -1) / (jnp.linalg.norm(exact, axis=-1) * jnp.linalg.norm(rough, axis=-1))
+    assert float(cosine.min()) > 0.995
+
+
+@over_trainable
+def test_training_lowers_the_loss(recommender):
+    batch = training_batch(recommender)
+    optimizer = optax.adam(1e-2)
+    state = create_state(recommender, optimizer, jax.random.key(0))
+    step = jax.jit(make_train_step(recommender, optimizer))
+    losses = []
+    for _ in range(30):
+        state, metrics = step(state, batch, jax.random.key(2))
+        losses.append(float(metrics["loss"]))
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    assert int(state.step) == 30
+
+
+@over_trainable
+@pytest.mark.slow
+def test_train_step_lowers_for_every_platform(recommender):
+    optimizer = optax.adam(1e-3)
+    state = jax.eval_shape(lambda key: create_state(recommender, optimizer, key), jax.random.key(0))
+    step = jax.jit(make_train_step(recommender, optimizer))
+    exported = jax.export.export(step, platforms=("cpu", "cuda", "tpu"))(
+        state, training_batch(recommender), jax.random.key(0)
+    )
+    assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
