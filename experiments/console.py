@@ -59,6 +59,8 @@ def run_script(main: Callable[[list[str]], int]) -> NoReturn:
 
 def sentence(error: BaseException) -> str:
     """An error's own words; for one of the operating system, with the file that it names."""
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"there is no file {error.filename}; check the path"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
     return str(error) or type(error).__name__

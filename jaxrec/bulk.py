@@ -64,7 +64,9 @@ def recommend_histories(
     allowed = jax.device_put(trained_items(recommender, item_counts))
     candidates = None if request.candidates is None else jax.device_put(request.candidates.astype(np.int32))
     count, k = len(offsets) - 1, request.k
-    lists = TopK(np.zeros((count, k), np.int32), np.full((count, k), -np.inf, np.float32), np.zeros((count, k), bool))
+    lists = TopK(
+        np.zeros((count, k), np.int32), np.full((count, k), -np.inf, np.float32), np.zeros((count, k), bool)
+    )
     waiting: list[tuple[EvaluationBatch, TopK]] = []
     for batch in history_batches(
         items, offsets[:-1], offsets[1:], max_length=recommender.max_length, batch_size=request.batch_size

@@ -53,7 +53,9 @@ class Recommender(Protocol):
         """Draws fresh parameters (float32)."""
         ...
 
-    def loss(self, params: Params, batch: SequenceBatch, key: PRNGKey, *, step: Array | int = 0) -> LossOutput:
+    def loss(
+        self, params: Params, batch: SequenceBatch, key: PRNGKey, *, step: Array | int = 0
+    ) -> LossOutput:
         """The training loss of a batch; ``step`` is the optimizer step, for warm-ups."""
         ...
 
@@ -78,4 +80,4 @@ def table_rows(num_items: int) -> int:
     return -(-(num_items + 1) // TABLE_MULTIPLE) * TABLE_MULTIPLE
 
 
-__all__ = ["LossOutput", "Recommender", "TABLE_MULTIPLE", "table_rows"]
+__all__ = ["TABLE_MULTIPLE", "LossOutput", "Recommender", "table_rows"]

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 
 KIND = "kind"
+PLAIN = (bool, int, float, str)
 FILLED_BY_OWNER = ("parent", "name", "num_heads", "max_length", "dtype")
 Components = dict[str, type]
 
@@ -27,7 +28,7 @@ def to_json(value: Any) -> Any:
         return {KIND: type(value).__name__, **fields}
     if isinstance(value, tuple | list):
         return [to_json(part) for part in value]
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, PLAIN):
         return value
     raise ValueError(f"a config holds numbers, strings, tuples and dataclasses; {value!r} is none of them")
 
@@ -44,9 +45,10 @@ def from_json(data: Any, expected: Any, components: Components, path: str = "con
     Raises:
       ValueError: an unknown key or kind, or a value of another type; says where, and the nearest name.
     """
-    if dataclasses.is_dataclass(expected) or isinstance(data, dict):
-        return _dataclass_from_json(data, expected, components, path)
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    holds_objects = origin not in (tuple, typing.Literal) and expected not in PLAIN
+    if dataclasses.is_dataclass(expected) or (isinstance(data, dict) and holds_objects):
+        return _dataclass_from_json(data, expected, components, path)
     if origin is typing.Literal:
         if data in arguments:
             return data
@@ -89,8 +91,10 @@ def _dataclass_from_json(data: Any, expected: Any, components: Components, path:
             raise ValueError(f"{path}.{KIND} is {data[KIND]!r}{nearest(data[KIND], components)}")
     if cls is None:
         raise ValueError(f"{path} needs a {KIND!r}, one of {', '.join(sorted(components))}")
-    if isinstance(expected, type) and not _fits(cls, expected):
-        raise ValueError(f"{path} must be a {expected.__name__}, got a {cls.__name__}")
+    allowed = [kind for kind in typing.get_args(expected) or (expected,) if kind is not type(None)]
+    if expected is not Any and not any(_fits(cls, kind) for kind in allowed):
+        names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed)
+        raise ValueError(f"{path} must be of type {names}, got a {cls.__name__}")
     hints = typing.get_type_hints(cls)
     fields = config_fields(cls)
     names = [field.name for field in fields]
@@ -113,7 +117,7 @@ def _dataclass_from_json(data: Any, expected: Any, components: Components, path:
 def _fits(cls: type, expected: type) -> bool:
     """Whether a class may stand where another is expected; a protocol is met by an equal ``__call__``."""
     if not getattr(expected, "_is_protocol", False):
-        return issubclass(cls, expected)
+        return isinstance(expected, type) and issubclass(cls, expected)
     if "__call__" not in dir(cls):
         return False
     own, wanted = (inspect.signature(kind.__call__).parameters for kind in (cls, expected))

@@ -36,7 +36,10 @@ over_trainable = pytest.mark.parametrize("recommender", TRAINABLE.values(), ids=
 
 def histories(count: int = 6, seed: int = 0, longest: int = 8) -> list[list[int]]:
     generator = np.random.default_rng(seed)
-    return [generator.integers(1, NUM_ITEMS + 1, generator.integers(1, longest + 1)).tolist() for _ in range(count)]
+    return [
+        generator.integers(1, NUM_ITEMS + 1, generator.integers(1, longest + 1)).tolist()
+        for _ in range(count)
+    ]
 
 
 def training_batch(recommender: Recommender, length: int = 8, seed: int = 0) -> SequenceBatch:
@@ -81,7 +84,9 @@ def test_shapes_and_types(recommender, params_of):
 
 @over_all
 def test_a_row_of_padding_gives_finite_numbers(recommender, params_of):
-    query = recommender.query(params_of(recommender), jnp.zeros((2, MAX_LENGTH), jnp.int32), jax.random.key(1))
+    query = recommender.query(
+        params_of(recommender), jnp.zeros((2, MAX_LENGTH), jnp.int32), jax.random.key(1)
+    )
     chex.assert_tree_all_finite(query)
 
 
@@ -99,8 +104,12 @@ def test_a_user_alone_gets_the_query_of_a_batch(recommender, params_of):
     items = jnp.asarray(right_align(histories(), 8))
     together = recommender.query(params, items, key)
     order = jnp.asarray([3, 0, 5])
-    np.testing.assert_allclose(recommender.query(params, items[order], key), together[order], rtol=2e-5, atol=2e-6)
-    np.testing.assert_allclose(recommender.query(params, items[2:3], key), together[2:3], rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        recommender.query(params, items[order], key), together[order], rtol=2e-5, atol=2e-6
+    )
+    np.testing.assert_allclose(
+        recommender.query(params, items[2:3], key), together[2:3], rtol=2e-5, atol=2e-6
+    )
 
 
 @over_all

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from jaxrec.data.identifiers import IdMap
     from jaxrec.data.interactions import Interactions
     from jaxrec.data.items import ItemMetadata
-    from jaxrec.data.readers import read_interactions, read_items, read_sequences
     from jaxrec.data.oracle import OracleScore, oracle_score
+    from jaxrec.data.readers import read_interactions, read_items, read_sequences
     from jaxrec.data.simulated_process import SimulatedProcess
     from jaxrec.data.simulator import sample, simulate
     from jaxrec.data.source import DataConfig, load_split, read_log

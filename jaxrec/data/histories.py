@@ -93,8 +93,7 @@ def _lookup(external: Any, item_ids: IdMap, on_unknown: OnUnknown, what: str) ->
 def _flatten(histories: Any) -> tuple[pl.Series, Any, np.ndarray]:
     """Users, external item ids of all their events, and offsets, from any accepted form."""
     if hasattr(histories, "columns"):
-        frame = histories if isinstance(histories, pl.DataFrame) else pl.from_pandas(histories)
-        return _flatten_frame(frame)
+        return _flatten_frame(histories)
     if isinstance(histories, Mapping):
         return _flatten_lists(list(histories), list(histories.values()))
     if isinstance(histories, str | bytes | Path) or not isinstance(histories, Iterable):
@@ -117,10 +116,10 @@ def _flatten_lists(users: list | None, lists: list) -> tuple[pl.Series, Any, np.
     return names, external, offsets.astype(np.int64)
 
 
-def _flatten_frame(frame: pl.DataFrame) -> tuple[pl.Series, Any, np.ndarray]:
+def _flatten_frame(frame: Any) -> tuple[pl.Series, Any, np.ndarray]:
+    names = [str(name) for name in frame.columns]
     where = Path("the frame of histories")
-    user = frame[choose_column(where, frame.columns, "user", None)]
-    item = frame[choose_column(where, frame.columns, "item", None)]
+    user, item = (_column(frame, choose_column(where, names, role, None)) for role in ("user", "item"))
     if user.null_count() or item.null_count():
         raise ValueError("the frame of histories has rows without a user or an item; drop them first")
     names = user.unique(maintain_order=True)
@@ -129,6 +128,14 @@ def _flatten_frame(frame: pl.DataFrame) -> tuple[pl.Series, Any, np.ndarray]:
     order = np.argsort(codes, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(names)))]).astype(np.int64)
     return names.rename("user_id"), item.gather(order), offsets
+
+
+def _column(frame: Any, name: str) -> pl.Series:
+    """A column of a polars or pandas frame (for the latter, polars' own way needs one more package)."""
+    if isinstance(frame, pl.DataFrame):
+        return frame[name]
+    values = frame[name]
+    return pl.Series(name, values.astype(object).where(values.notna(), None).tolist(), strict=False)
 
 
 def recommendation_frame(

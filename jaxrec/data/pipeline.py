@@ -43,7 +43,9 @@ class CallSource(grain.RandomAccessDataSource):
         """Call ``index``: arrays ``[S, B / process_count, L]``."""
         plan = self.plan
         rows = plan.buckets[plan.call(index).bucket].rows_per_batch // self.process_count
-        return plan.batch(self.items, index, slice(self.process_index * rows, (self.process_index + 1) * rows))
+        return plan.batch(
+            self.items, index, slice(self.process_index * rows, (self.process_index + 1) * rows)
+        )
 
     def __repr__(self) -> str:
         # Grain stores this in a checkpoint and compares it on restore, so it names what decides the data.

@@ -49,16 +49,40 @@ def permute(places: Any, size: int, seed: Any, xp: ModuleType = np) -> Any:
     """
     if not 0 < size < 2**31:
         raise ValueError(f"a permutation needs a size from 1 to 2**31 - 1, got {size}")
-    places = xp.asarray(places, xp.uint32)
-    total = xp.uint32(size)
-    for number in range(ROUNDS):
-        round_seed = combine(seed, number, xp=xp)
-        pivot = round_seed % total
-        mirror = xp.where(pivot >= places, pivot - places, pivot + total - places)
-        larger = xp.maximum(places, mirror)
-        swap = mix(larger ^ (round_seed * xp.uint32(0x9E3779B1) + xp.uint32(number)), xp) >> xp.uint32(31)
-        places = xp.where(swap == xp.uint32(1), mirror, places)
+    places, total = xp.asarray(places, xp.uint32), xp.uint32(size)
+    seeds, seed_of_place = _distinct(seed, xp)
+    numbers = xp.arange(ROUNDS, dtype=xp.uint32).reshape(-1, *[1] * seeds.ndim)
+    round_seeds = combine(seeds, numbers, xp=xp)
+    pivots, salts = round_seeds % total, round_seeds * xp.uint32(0x9E3779B1) + numbers
+    for pivot, salt in zip(pivots, salts, strict=True):
+        if seed_of_place is not None:
+            pivot, salt = pivot[seed_of_place], salt[seed_of_place]
+        mirror = pivot - places
+        mirror = xp.minimum(
+            mirror, mirror + total
+        )  # modulo total: what is below 0 has wrapped to above 2**31
+        swap = _top_bit_of_mix(xp.maximum(places, mirror) ^ salt, xp)
+        places = places ^ ((places ^ mirror) & (xp.uint32(0) - swap))
     return places
+
+
+def _distinct(seed: Any, xp: ModuleType) -> tuple[Any, Any]:
+    """The seeds to derive rounds from, and which of them each place takes (``None``: as they stand).
+
+    Places come with few distinct seeds; numpy derives each one's rounds once.
+    """
+    seed = xp.asarray(seed, xp.uint32)
+    if xp is not np or seed.ndim == 0:
+        return seed, None
+    seeds, seed_of_place = np.unique(seed, return_inverse=True)
+    return (seeds[0], None) if len(seeds) == 1 else (seeds, seed_of_place)
+
+
+def _top_bit_of_mix(values: Any, xp: ModuleType) -> Any:
+    """The highest bit of ``mix(values)``, 0 or 1; the last shift of ``mix`` does not reach it."""
+    values = (values ^ (values >> xp.uint32(16))) * xp.uint32(_MULTIPLIERS[0])
+    values = (values ^ (values >> xp.uint32(15))) * xp.uint32(_MULTIPLIERS[1])
+    return values >> xp.uint32(31)
 
 
 __all__ = ["ROUNDS", "combine", "mix", "permute"]

@@ -6,6 +6,7 @@ function of its number, so that shuffling, resuming and sharding are exact.
 """
 
 import dataclasses
+import functools
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -60,6 +61,12 @@ def bucket_lengths(max_length: int) -> list[int]:
         lengths.append(length)
         length *= 2
     return [*lengths, max_length]
+
+
+@functools.lru_cache(maxsize=4)
+def _shuffled(size: int, seed: int) -> np.ndarray:
+    """``range(size)`` in random order: that of an epoch's calls, which are asked for one by one."""
+    return permute(np.arange(size, dtype=np.uint32), size, seed)
 
 
 def _window_counts(num_targets: np.ndarray, low: int, high: int, last: bool, positions: str) -> np.ndarray:
@@ -122,9 +129,12 @@ class WindowPlan:
         """Which bucket, and which rows of its stream, call ``index`` takes."""
         epoch = self.epoch_of(index)
         befores = [self._calls_before(bucket, epoch) for bucket in self.buckets]
-        counts = [self._calls_before(bucket, epoch + 1) - before for bucket, before in zip(self.buckets, befores, strict=True)]
+        counts = [
+            self._calls_before(bucket, epoch + 1) - before
+            for bucket, before in zip(self.buckets, befores, strict=True)
+        ]
         seed = combine(self.seed, 1, epoch)
-        place = int(permute(np.asarray([index - sum(befores)], np.uint32), sum(counts), seed)[0])
+        place = int(_shuffled(sum(counts), int(seed))[index - sum(befores)])
         for number, (bucket, before, count) in enumerate(zip(self.buckets, befores, counts, strict=True)):
             if place < count:
                 return Call(number, (before + place) * self.steps * bucket.rows_per_batch)

@@ -39,7 +39,9 @@ class PopularityRecommender:
         table[: len(counts)] = counts
         return {"counts": jnp.asarray(table)}
 
-    def loss(self, params: Params, batch: SequenceBatch, key: PRNGKey, *, step: Array | int = 0) -> LossOutput:
+    def loss(
+        self, params: Params, batch: SequenceBatch, key: PRNGKey, *, step: Array | int = 0
+    ) -> LossOutput:
         """Cross-entropy of the targets under the smoothed counts (for comparison; it trains nothing)."""
         del key, step
         ids = jnp.arange(params["counts"].shape[0])

@@ -115,9 +115,7 @@ class MultiHeadAttention(nn.Module):
         width = query.shape[-1]
         chex.assert_is_divisible(width, self.num_heads)
         heads = (self.num_heads, width // self.num_heads)
-        provider = self.provider.clone(
-            num_heads=self.num_heads, dtype=self.dtype, name="scores", parent=self
-        )
+        provider = self.provider.clone(num_heads=self.num_heads, dtype=self.dtype, name="scores", parent=self)
         output: Any = provider(query, key, mask, train=train)
         self.sow("intermediates", "attention_weights", output.weights)
         values = nn.DenseGeneral(heads, dtype=self.dtype, name="value")(key)

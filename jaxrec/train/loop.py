@@ -18,11 +18,11 @@ from jaxrec.data.windows import WindowPlan
 from jaxrec.recommender import Recommender
 from jaxrec.train.checkpoint import Checkpoints
 from jaxrec.train.logging import Reporter, Silent
-from jaxrec.train.options import TrainConfig
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrec.train.options import TrainConfig
 from jaxrec.train.parallel import Placement
 from jaxrec.train.state import TrainState, create_state
-from jaxrec.typing import Params, PRNGKey
+from jaxrec.typing import Params
 
 logger = logging.getLogger(__name__)
 

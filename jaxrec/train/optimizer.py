@@ -52,7 +52,9 @@ class OptimizerConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
-def learning_rate_schedule(config: OptimizerConfig, steps_per_epoch: float, total_steps: int) -> optax.Schedule:
+def learning_rate_schedule(
+    config: OptimizerConfig, steps_per_epoch: float, total_steps: int
+) -> optax.Schedule:
     """The learning rate as a function of the optimizer step."""
     rate, warmup = config.learning_rate, config.warmup_steps
     after = max(total_steps - warmup, 1)

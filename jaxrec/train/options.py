@@ -32,7 +32,14 @@ class TrainConfig:
     random_bits: Literal["rbg", "threefry2x32"] = "rbg"
 
     def __post_init__(self):
-        positive = ("epochs", "batch_targets", "steps_per_call", "evaluate_every", "patience", "keep_checkpoints")
+        positive = (
+            "epochs",
+            "batch_targets",
+            "steps_per_call",
+            "evaluate_every",
+            "patience",
+            "keep_checkpoints",
+        )
         for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")

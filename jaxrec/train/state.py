@@ -23,7 +23,9 @@ class TrainState:
     step: Array
 
 
-def create_state(recommender: Recommender, optimizer: optax.GradientTransformation, key: PRNGKey) -> TrainState:
+def create_state(
+    recommender: Recommender, optimizer: optax.GradientTransformation, key: PRNGKey
+) -> TrainState:
     """A fresh state; jitted, so that large tables are drawn on the device."""
 
     def create(key: PRNGKey) -> TrainState:

@@ -15,7 +15,15 @@ def all_rows(items, plan, number):
     bucket = plan.buckets[number]
     places = np.arange(bucket.num_rows)
     return cut_windows(
-        items, plan.starts, plan.num_targets, bucket, number, np.zeros_like(places), places, plan.positions, plan.seed
+        items,
+        plan.starts,
+        plan.num_targets,
+        bucket,
+        number,
+        np.zeros_like(places),
+        places,
+        plan.positions,
+        plan.seed,
     )
 
 
@@ -26,7 +34,11 @@ def test_bucket_lengths():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(1, 12), st.sampled_from(["all", "last"]))
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=30),
+    st.integers(1, 12),
+    st.sampled_from(["all", "last"]),
+)
 def test_every_target_comes_once_from_its_own_history(lengths, max_length, positions):
     lengths = [*lengths, 3]
     items, offsets = make_log(lengths)
@@ -66,10 +78,19 @@ def test_windows_of_a_long_user_reach_every_target_over_the_passes():
 
 def test_last_positions_see_the_whole_prefix():
     items, offsets = make_log([7])
-    plan = plan_windows(offsets[:-1], offsets[1:], max_length=4, batch_targets=6, positions="last", row_multiple=1)
+    plan = plan_windows(
+        offsets[:-1], offsets[1:], max_length=4, batch_targets=6, positions="last", row_multiple=1
+    )
     inputs, targets, weights = all_rows(items, plan, 0)
     rows = {int(target[-1]): row.tolist() for row, target in zip(inputs, targets, strict=True)}
-    assert rows == {2: [0, 0, 0, 1], 3: [0, 0, 1, 2], 4: [0, 1, 2, 3], 5: [1, 2, 3, 4], 6: [2, 3, 4, 5], 7: [3, 4, 5, 6]}
+    assert rows == {
+        2: [0, 0, 0, 1],
+        3: [0, 0, 1, 2],
+        4: [0, 1, 2, 3],
+        5: [1, 2, 3, 4],
+        6: [2, 3, 4, 5],
+        7: [3, 4, 5, 6],
+    }
     assert (weights == [0, 0, 0, 1]).all()
 
 
@@ -85,7 +106,7 @@ def test_an_epoch_holds_every_window_about_once():
 
 
 def test_epoch_of_a_call():
-    items, offsets = make_log(np.random.default_rng(1).integers(2, 40, 300))
+    _, offsets = make_log(np.random.default_rng(1).integers(2, 40, 300))
     plan = plan_windows(offsets[:-1], offsets[1:], max_length=16, batch_targets=128, steps=2)
     for epoch in range(30):
         for index in range(plan.first_call(epoch), plan.first_call(epoch + 1)):
@@ -94,9 +115,10 @@ def test_epoch_of_a_call():
 
 def test_batches_are_functions_of_index_and_seed():
     items, offsets = make_log(np.random.default_rng(2).integers(2, 60, 200))
-    make = lambda seed: plan_windows(  # noqa: E731
-        offsets[:-1], offsets[1:], max_length=16, batch_targets=128, seed=seed
-    )
+
+    def make(seed):
+        return plan_windows(offsets[:-1], offsets[1:], max_length=16, batch_targets=128, seed=seed)
+
     first, again, other = make(0), make(0), make(1)
     np.testing.assert_array_equal(first.batch(items, 5).items, again.batch(items, 5).items)
     differs = [
@@ -135,7 +157,7 @@ def test_cutting_on_the_device_gives_the_same_windows(positions):
 
 
 def test_small_buckets_join_the_next_one():
-    items, offsets = make_log([3] * 3 + [30] * 100)
+    _, offsets = make_log([3] * 3 + [30] * 100)
     plan = plan_windows(offsets[:-1], offsets[1:], max_length=32, batch_targets=256)
     assert [bucket.length for bucket in plan.buckets] == [32]
     assert plan.buckets[0].num_rows == 103

@@ -21,7 +21,9 @@ from jaxrec.train.parallel import ParallelConfig, Placement
 from jaxrec.train.state import create_state
 
 MODELS = {
-    "sasrec": EncoderRecommender(num_items=60, max_length=8, width=16, num_layers=2, num_heads=2, dropout_rate=0.0),
+    "sasrec": EncoderRecommender(
+        num_items=60, max_length=8, width=16, num_layers=2, num_heads=2, dropout_rate=0.0
+    ),
 }
 WAYS = {
     "one": ParallelConfig(devices=1),
@@ -48,7 +50,10 @@ def train(model, way: ParallelConfig) -> dict[str, np.ndarray]:
         batch.weights[:, ::3] = 0  # devices get unequal numbers of targets
         state, metrics = step(state, placement.put_batches(batch), key)
         records.append([float(metrics[name]) for name in ("loss", "grad_norm", "weight")])
-    leaves = {f"params{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(state.params)}
+    leaves = {
+        f"params{jax.tree_util.keystr(path)}": np.asarray(leaf)
+        for path, leaf in jax.tree.leaves_with_path(state.params)
+    }
     return {"metrics": np.asarray(records), **leaves}
 
 

@@ -10,7 +10,6 @@ import pytest
 from jaxrec.train.checkpoint import CheckpointError, Checkpoints, load_params, save_params
 from jaxrec.train.state import TrainState
 
-
 # Orbax leaves coroutines behind when a read fails; Python reports them wherever it next collects garbage.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -20,7 +19,9 @@ pytestmark = [
 
 def make_state(value: float, width: int = 3) -> TrainState:
     table = jnp.full((4, width), value)
-    return TrainState({"table": table}, (table * 2, jnp.zeros((), jnp.int32)), jnp.asarray(int(value), jnp.int32))
+    return TrainState(
+        {"table": table}, (table * 2, jnp.zeros((), jnp.int32)), jnp.asarray(int(value), jnp.int32)
+    )
 
 
 @pytest.fixture

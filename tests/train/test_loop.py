@@ -46,7 +46,9 @@ class Recorder:
 
 
 def small_model() -> EncoderRecommender:
-    return EncoderRecommender(num_items=40, max_length=8, width=8, num_layers=1, num_heads=2, dropout_rate=0.2)
+    return EncoderRecommender(
+        num_items=40, max_length=8, width=8, num_layers=1, num_heads=2, dropout_rate=0.2
+    )
 
 
 def make_trainer(directory, *, epochs=4, patience=100, evaluate=None, reporter=None, learning_rate=1e-2):
@@ -135,10 +137,10 @@ def test_no_signal_handlers_outside_the_main_thread(tmp_path):
 
 def test_non_finite_loss_names_step_and_checkpoint(tmp_path):
     run(tmp_path / "run", epochs=1)
-    with pytest.raises(FloatingPointError, match=r"not finite at or before step \d+; last good checkpoint: .*run"):
-        broken = make_trainer(tmp_path / "run", epochs=3)
-        table = broken.state.params["item_embedding"]["table"]
-        broken.state.params["item_embedding"]["table"] = table * jnp.nan
+    broken = make_trainer(tmp_path / "run", epochs=3)
+    table = broken.state.params["item_embedding"]["table"]
+    broken.state.params["item_embedding"]["table"] = table * jnp.nan
+    with pytest.raises(FloatingPointError, match=r"at or before step \d+; last good checkpoint: .*run"):
         broken.run()
 
 
@@ -146,7 +148,9 @@ def test_metrics_file_has_no_line_twice_after_resuming(tmp_path):
     path = tmp_path / "metrics.jsonl"
     run(tmp_path / "run", epochs=2, reporter=JsonLines(path, every=2))
     with path.open("a") as file:
-        file.write('{"split": "train", "step": 100000, "loss": 1.0}\n{"split": "tr')  # after the checkpoint; cut short
+        file.write(
+            '{"split": "train", "step": 100000, "loss": 1.0}\n{"split": "tr'
+        )  # after the checkpoint; cut short
     run(tmp_path / "run", epochs=4, reporter=JsonLines(path, every=2))
     run(tmp_path / "whole", epochs=4, reporter=JsonLines(tmp_path / "whole.jsonl", every=2))
     read = lambda name: [json.loads(line) for line in name.read_text().splitlines()]  # noqa: E731
@@ -170,11 +174,17 @@ def test_kill_nine_in_mid_epoch_then_resume_is_bit_for_bit(tmp_path):
         object.__setattr__(trainer.config, "checkpoint_minutes", 0.002)
         trainer.run()
         """
-    ).format(tests=str(Path(__file__).parents[1]), here=str(Path(__file__).parent), directory=str(tmp_path / "killed"))
+    ).format(
+        tests=str(Path(__file__).parents[1]),
+        here=str(Path(__file__).parent),
+        directory=str(tmp_path / "killed"),
+    )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     for line in process.stdout:
-        finished = (tmp_path / "killed").exists() and any(p.name.isdigit() for p in (tmp_path / "killed").iterdir())
+        finished = (tmp_path / "killed").exists() and any(
+            p.name.isdigit() for p in (tmp_path / "killed").iterdir()
+        )
         if (int(line) > 40 and finished) or time.monotonic() > deadline:
             break
     process.send_signal(signal.SIGKILL)

@@ -1,0 +1,129 @@
+"""Flags to a config: presets, files, runs, aliases, losses; what is out of range."""
+
+import dataclasses
+import json
+
+import pytest
+from command_line import experiment
+
+from jaxrec import PRESETS, config_to_json, preset
+from jaxrec.losses import LOSSES
+from jaxrec.models.encoder import EncoderRecommender, Penalty
+from jaxrec.train.options import TrainConfig
+
+arguments = experiment("arguments")
+
+
+def parse(*argv: str):
+    return arguments.parse_train_arguments(list(argv))
+
+
+def test_no_flag_gives_the_demo_and_data_alone_the_default():
+    assert parse().config == preset("demo")
+    parsed = parse("--data", "events.csv")
+    assert parsed.config.model == preset(arguments.DEFAULT_PRESET).model
+    assert parsed.config.data.source == "events.csv"
+    assert parsed.workdir == "runs/sasrec-events-seed0"
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_passes_through_the_flags_unchanged(name):
+    parsed = parse("--preset", name, "--seed", "3")
+    assert parsed.config == preset(name, seed=3)
+    assert parsed.workdir == f"runs/{name}-simulated-seed3"
+
+
+def test_data_has_a_short_and_a_long_flag():
+    assert parse("--data", "x.csv").config == parse("--data.source", "x.csv", "--preset", "sasrec").config
+    assert parse("--data=x.csv", "--data.min-user", "2").config.data.min_user == 2
+
+
+def test_flags_change_one_field_each():
+    changed = parse(
+        "--preset", "sasrec", "--train.epochs", "50", "--parallel.mode", "pmap", "--model.width=256"
+    )
+    expected = preset("sasrec")
+    expected = dataclasses.replace(
+        expected,
+        model=dataclasses.replace(expected.model, width=256),
+        train=dataclasses.replace(expected.train, epochs=50),
+        parallel=dataclasses.replace(expected.parallel, mode="pmap"),
+    )
+    assert changed.config == expected
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_one_flag_chooses_the_loss(name):
+    assert parse("--loss", name).config.model.loss_function == LOSSES[name]()
+
+
+def test_the_chosen_loss_has_flags_of_its_own():
+    parsed = parse("--loss", "sampled_softmax", "--model.loss-function.num-negatives", "7")
+    assert parsed.config.model.loss_function.num_negatives == 7
+
+
+def test_a_config_file_is_the_start(tmp_path):
+    config = preset("sasrec", train=TrainConfig(epochs=7), seed=5)
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(config_to_json(config)))
+    assert parse("--config", str(path)).config == config
+    assert parse("--config", str(path)).workdir == "runs/mine-simulated-seed5"
+    with pytest.raises(ValueError, match="exclude each other"):
+        parse("--config", str(path), "--preset", "sasrec")
+
+
+def test_a_run_keeps_its_settings(tmp_path):
+    config = preset("sasrec", model=EncoderRecommender(width=24), seed=5)
+    (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
+    assert parse("--workdir", str(tmp_path)).config == config
+    assert parse("--workdir", str(tmp_path), "--preset", "demo").config == preset("demo")
+
+
+def test_penalties_can_be_set():
+    config = preset(
+        "demo", model=EncoderRecommender(penalties=(Penalty("kl", 0.5, 10), Penalty("other", 1.0)))
+    )
+    default = arguments.TrainArguments(config=config)
+    parsed = arguments.tyro.cli(
+        arguments.TrainArguments,
+        args=["--model.penalties.0.coefficient", "0.25"],
+        default=default,
+        registry=arguments.config_registry(),
+    )
+    assert parsed.config.model.penalties == (Penalty("kl", 0.25, 10), Penalty("other", 1.0))
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--preset", "sasrek"], "did you mean 'sasrec'"),
+        (["--loss", "softmix"], "did you mean 'softmax'"),
+        (["--preset", "popularity", "--loss", "softmax"], "no choice of loss"),
+    ],
+)
+def test_unknown_names_are_told(argv, words):
+    with pytest.raises(ValueError, match=words):
+        parse(*argv)
+
+
+@pytest.mark.parametrize("argv", [["--train.epochs", "0"], ["--model.num-heads", "3"]])
+def test_values_out_of_range_are_told(argv, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(*argv)
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert argv[0].split(".")[-1].strip("-").replace("-", "_") in told
+    assert argv[1] in told
+
+
+def test_a_seed_out_of_range_is_told():
+    with pytest.raises(ValueError, match="seed must lie between"):
+        parse("--seed", "-1")
+
+
+def test_help_texts_are_those_of_the_docstrings():
+    docs = arguments.attribute_docs(TrainConfig)
+    assert set(docs) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert docs["epochs"] == "at most; early stopping usually ends sooner."
+    assert docs["random_bits"].startswith("generator of dropout")
+    assert docs["random_bits"].endswith("number of devices.")

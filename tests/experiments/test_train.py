@@ -1,0 +1,151 @@
+"""``train.py`` as a person runs it: results, running again, settings of a run, signals, help."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from command_line import EXPERIMENTS, SMALL, assert_one_sentence, environment, run_apart, run_here
+
+import jaxrec
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A small run in a folder of its own, with the default workdir."""
+    folder = tmp_path_factory.mktemp("train")
+    return folder, run_apart("train.py", *SMALL, "--train.epochs", 4, cwd=folder)
+
+
+def test_shows_metrics_beside_popularity_the_best_possible_and_lists(first):
+    folder, outcome = first
+    assert outcome.code == 0, outcome.err
+    for words in (
+        "HR",
+        "NDCG",
+        "MRR",
+        "item coverage",
+        "demo @10",
+        "popularity @10",
+        "best possible NDCG@10",
+        "gets",
+    ):
+        assert words in outcome.out, outcome.out
+    assert "validation NDCG@10" in outcome.out
+    assert "\x1b" not in outcome.out  # plain where it is no terminal
+    title = jaxrec.load(folder / "runs" / "demo-simulated-seed0").catalogue.metadata.titles[0]
+    assert title.split()[0] in outcome.out
+
+
+def test_leaves_a_run_and_says_what_to_type_next(first):
+    folder, outcome = first
+    run = folder / "runs" / "demo-simulated-seed0"
+    names = {path.name for path in run.iterdir()}
+    assert {
+        "config.json",
+        "data.json",
+        "weights",
+        "checkpoints",
+        "metrics.jsonl",
+        "example-histories.csv",
+    } <= names
+    card = json.loads((run / "evaluations" / "test-seen-excluded.json").read_text())["protocol"]
+    assert card["part"] == "test"
+    assert card["exclude_seen"] is True
+    for line in outcome.out.splitlines():
+        if line.startswith("  python ") and "recommend.py" in line:
+            words = [sys.executable, *line.split()[1:]]
+            assert subprocess.run(words, cwd=folder, env=environment(), capture_output=True).returncode == 0
+            assert (folder / "recommendations.csv").exists()
+            break
+    else:
+        pytest.fail(f"no command to type next in {outcome.out}")
+
+
+def test_running_again_shows_the_same_results_without_training(first, capsys):
+    folder, outcome = first
+    workdir = folder / "runs" / "demo-simulated-seed0"
+    again = run_here("train.py", "--workdir", workdir, capsys=capsys)  # its settings are taken from the run
+    assert again.code == 0, again.err
+    assert "complete already" in again.out
+    assert "validation NDCG@10" not in again.out
+    figures = [line for line in outcome.out.splitlines() if line.startswith(("HR ", "NDCG ", "MRR "))]
+    repeated = [line for line in again.out.splitlines() if line.startswith(("HR ", "NDCG ", "MRR "))]
+    assert [line.split() for line in figures] == [line.split() for line in repeated]
+
+
+def test_more_epochs_go_on(first, capsys):
+    folder, _ = first
+    workdir = folder / "runs" / "demo-simulated-seed0"
+    more = run_here("train.py", "--workdir", workdir, "--train.epochs", 6, capsys=capsys)
+    assert more.code == 0, more.err
+    assert "going on from step" in more.out
+
+
+def test_another_model_in_the_same_workdir_is_refused(first, capsys):
+    folder, _ = first
+    workdir = folder / "runs" / "demo-simulated-seed0"
+    refused = run_here("train.py", "--workdir", workdir, "--model.width", 16, capsys=capsys)
+    assert_one_sentence(refused, str(workdir), "model.width: 8", "choose another workdir")
+
+
+def test_popularity_needs_no_training(tmp_path, capsys):
+    outcome = run_here(
+        "train.py", "--preset", "popularity", *SMALL[:4], "--workdir", tmp_path / "run", capsys=capsys
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("popularity @10") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, code):
+    arguments = [*SMALL, "--train.epochs", "100000", "--train.patience", "100000", "--workdir", "run"]
+    command = [sys.executable, str(EXPERIMENTS / "train.py"), *arguments]
+    for attempt in range(2):
+        with subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            seen = []
+            deadline = time.monotonic() + 120
+            for line in process.stdout:
+                seen.append(line)
+                if "validation NDCG@10" in line or time.monotonic() > deadline:
+                    break
+            os.kill(process.pid, number)
+            out, err = process.communicate(timeout=120)
+        assert process.returncode == code, err
+        assert "Traceback" not in err
+        assert "stopped and saved; to go on: python" in out
+        assert any("going on from step" in line for line in seen) == (attempt == 1)
+
+
+def test_help_is_short_and_help_all_is_whole(tmp_path):
+    short = run_apart("train.py", "--help", cwd=tmp_path)
+    assert short.code == 0
+    assert len(short.out.splitlines()) < 90
+    for words in ("--data", "--preset", "--workdir", "--train.epochs", "--parallel.mode", "simulated"):
+        assert words in short.out
+    assert "--optimizer.b2" not in short.out
+    whole = run_apart("train.py", "--help-all", cwd=tmp_path)
+    assert whole.code == 0
+    assert "--optimizer.b2" in whole.out
+    for hidden in ("num-items", "--model.attention.num-heads", "parent", "{fixed}"):
+        assert hidden not in whole.out
+    boxed = [line for line in short.out.splitlines() if line.startswith(("│", "╭", "╰"))]
+    assert max(map(len, boxed)) <= 100
+
+
+def test_a_misspelt_flag_is_named(tmp_path):
+    outcome = run_apart("train.py", "--train.epoch", "3", cwd=tmp_path)
+    assert outcome.code == 2
+    assert "--train.epoch" in outcome.err + outcome.out
+    assert "--train.epochs" in outcome.err + outcome.out
+    assert "Traceback" not in outcome.err

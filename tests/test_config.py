@@ -1,0 +1,152 @@
+"""Configs to JSON and back; what does not fit is told in one sentence."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxrec import PRESETS, Config, config_from_json, config_to_json, preset
+from jaxrec.config import EvaluationConfig, differences, read_config
+from jaxrec.losses import LOSSES
+from jaxrec.models.encoder import EncoderRecommender, Penalty
+from jaxrec.serialization import to_json
+from jaxrec.train.optimizer import OptimizerConfig
+from jaxrec.train.options import TrainConfig
+from jaxrec.train.parallel import ParallelConfig
+
+
+def through_json(config: Config) -> Config:
+    return config_from_json(json.loads(json.dumps(config_to_json(config))))
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_survives(name):
+    config = preset(name)
+    assert through_json(config) == config
+    assert hash(through_json(config)) == hash(config)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_says_what_it_is_and_how_to_run_it(name):
+    assert "Command: ``python experiments/train.py" in PRESETS[name].__doc__
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_every_loss_survives(name):
+    config = Config(model=EncoderRecommender(loss_function=LOSSES[name]()))
+    assert through_json(config) == config
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(0, 2**31 - 1),
+    st.floats(1e-8, 10.0, allow_nan=False),
+    st.lists(st.builds(Penalty, st.text(max_size=5), st.floats(0, 2), st.integers(0, 9)), max_size=3),
+    st.sampled_from(["jit", "pmap"]),
+    st.booleans(),
+)
+def test_values_survive(seed, rate, penalties, mode, flag):
+    config = Config(
+        model=EncoderRecommender(penalties=tuple(penalties), norm_first=flag),
+        train=TrainConfig(length_buckets=flag),
+        optimizer=OptimizerConfig(learning_rate=rate),
+        parallel=ParallelConfig(mode=mode),
+        evaluation=EvaluationConfig(exclude_seen=flag),
+        seed=seed,
+    )
+    assert through_json(config) == config
+
+
+def test_whole_numbers_stand_for_floats_and_nothing_else_is_converted():
+    data = config_to_json(Config())
+    data["optimizer"]["learning_rate"] = 1
+    assert config_from_json(data).optimizer.learning_rate == 1.0
+    data["train"]["epochs"] = 2.5
+    with pytest.raises(ValueError, match=r"config\.train\.epochs must be of type int, got 2\.5"):
+        config_from_json(data)
+
+
+def test_missing_keys_take_their_defaults():
+    data = config_to_json(preset("sasrec"))
+    del data["train"]["patience"], data["evaluation"]
+    config = config_from_json(data)
+    assert config.train.patience == TrainConfig().patience
+    assert config.evaluation == EvaluationConfig()
+
+
+def change(data: dict, path: str, value) -> dict:
+    *parents, last = path.split(".")
+    place = data
+    for name in parents:
+        place = place[name]
+    place[last] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("train.epoch", 3, r"config\.train\.epoch is not a key of TrainConfig; did you mean 'epochs'"),
+        ("modle", {}, r"config\.modle is not a key of Config; did you mean 'model'"),
+        ("model.kind", "EncoderRecommendr", r"config\.model\.kind is .*did you mean 'EncoderRecommender'"),
+        ("model", 3, r"config\.model must be an object"),
+        ("model.num_items", True, r"config\.model\.num_items must be of type int, got True"),
+        ("model.activation", "tanh", r"config\.model\.activation must be one of 'relu'.*got 'tanh'"),
+        (
+            "model.loss_function",
+            {"kind": "DotProduct"},
+            r"loss_function must be of type Loss, got a DotProduct",
+        ),
+        (
+            "model.attention",
+            {"kind": "SoftmaxLoss"},
+            r"config\.model\.attention must be of type Module, got a SoftmaxLoss",
+        ),
+        ("train.epochs", {}, r"config\.train\.epochs must be of type int, got {}"),
+        (
+            "model",
+            {"kind": "TrainConfig"},
+            r"config\.model must be of type EncoderRecommender or .*got a TrainConfig",
+        ),
+        ("model.penalties", {"kl": 1.0}, r"config\.model\.penalties must be a list"),
+        (
+            "model.penalties",
+            [{"kind": "Penalty", "name": "kl"}],
+            r"penalties\[0\] lacks the key 'coefficient'",
+        ),
+        ("model.width", 7, "width 7 is not divisible by num_heads 2"),
+        ("train.epochs", 0, r"train\.epochs must be at least 1"),
+        ("optimizer.learning_rate", 0, "learning_rate must be positive"),
+        ("parallel.devices", -1, "must not be negative"),
+        ("evaluation.batch_size", 0, "must be at least 1"),
+        ("seed", 2**31, "seed must lie between"),
+    ],
+)
+def test_what_does_not_fit_is_told(path, value, words):
+    with pytest.raises(ValueError, match=words):
+        config_from_json(change(config_to_json(preset("sasrec")), path, value))
+
+
+def test_a_file_that_is_not_json_is_named(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("{'train': 3}")
+    with pytest.raises(ValueError, match=r"config\.json is not JSON"):
+        read_config(path)
+
+
+def test_only_plain_values_go_into_json():
+    with pytest.raises(ValueError, match="a config holds numbers, strings, tuples and dataclasses"):
+        to_json({"train": object()})
+
+
+def test_differences_name_the_place():
+    first, second = config_to_json(preset("sasrec")), config_to_json(preset("sasrec", seed=1))
+    second["model"]["width"] = 64
+    assert differences(first, first) == []
+    assert differences(first, second) == ["model.width: 128 there, 64 here", "seed: 0 there, 1 here"]
+
+
+def test_an_unknown_preset_is_told():
+    with pytest.raises(ValueError, match="there is no preset 'sasrek'; did you mean 'sasrec'"):
+        preset("sasrek")

@@ -1,0 +1,234 @@
+"""A run from fit to recommendations: metrics, lists under external ids, saving, resuming, exporting."""
+
+import dataclasses
+import json
+import os
+
+import jax
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import jaxrec
+from jaxrec import data
+from jaxrec.bulk import popular_items
+from jaxrec.models.encoder import EncoderRecommender
+from jaxrec.train.optimizer import OptimizerConfig
+from jaxrec.train.options import TrainConfig
+
+MODEL = EncoderRecommender(max_length=8, width=16, num_layers=1, dropout_rate=0.1)
+
+
+def small_config(**changes) -> jaxrec.Config:
+    return jaxrec.preset(
+        "sasrec",
+        model=MODEL,
+        train=TrainConfig(epochs=2, batch_targets=256, steps_per_call=2),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+        **changes,
+    )
+
+
+def make_split(seed: int = 0):
+    """A log with text ids, one item never in the training part."""
+    log = data.simulate(num_users=150, num_items=60, seed=seed)
+    sequences = [
+        [f"i{item}" for item in log.items[a:b]] for a, b in zip(log.offsets, log.offsets[1:], strict=False)
+    ]
+    sequences[0][-1] = "only-in-test"
+    users = [f"u{row}" for row in range(len(sequences))]
+    return data.leave_one_out(data.Interactions.from_sequences(sequences, users=users, name="small"))
+
+
+@pytest.fixture(scope="module")
+def split():
+    return make_split()
+
+
+@pytest.fixture(scope="module")
+def run(split, tmp_path_factory):
+    return jaxrec.fit(small_config(), split, tmp_path_factory.mktemp("runs") / "small")
+
+
+def test_evaluate_gives_metrics_groups_intervals_and_card(run):
+    result = run.evaluate("test")
+    assert 0 < result["hr@10"] <= 1
+    assert result["intervals"]["ndcg@10"][0] <= result["ndcg@10"] <= result["intervals"]["ndcg@10"][1]
+    assert sum(g["users"] for name, g in result["groups"].items() if name.startswith("history")) == 150
+    card = result["protocol"]
+    assert (card["data"], card["users"], card["split"], card["part"]) == (
+        "small",
+        150,
+        "leave-one-out",
+        "test",
+    )
+    assert card["exclude_seen"] is True
+    assert json.loads((run.workdir / "evaluations" / "test-seen-excluded.json").read_text()) == json.loads(
+        json.dumps(result)
+    )
+
+
+def test_seen_items_in_or_out_are_different_protocols(run):
+    excluded, included = run.evaluate("test"), run.evaluate("test", exclude_seen=False)
+    assert included["protocol"]["exclude_seen"] is False
+    assert included["mrr"] < excluded["mrr"]
+
+
+def test_recommendations_are_not_seen_not_untrained_and_ranked(run, split):
+    histories = {f"u{row}": [f"i{n}" for n in range(1, 30)] for row in range(3)}
+    frame = run.recommend(histories, k=50, on_unknown="ignore")
+    assert frame.columns == ["user_id", "item_id", "score", "rank"]
+    for _, group in frame.group_by("user_id"):
+        assert group["rank"].to_list() == list(range(1, len(group) + 1))
+        assert group["score"].is_sorted(descending=True)
+        items = set(group["item_id"])
+        assert not items & set(histories["u0"]), "the whole history is left out, also beyond the window of 8"
+        assert "only-in-test" not in items
+    # 60 or fewer items, 29 seen: fewer than 50 are left, and the list is just shorter
+    assert len(frame) < 3 * 50
+
+
+def test_all_forms_of_histories_agree(run):
+    lists = {"ann": ["i3", "i5", "i8"], "bob": ["i4"]}
+    events = [(user, item) for user, items in lists.items() for item in items]
+    table = {"user_id": [e[0] for e in events], "item_id": [e[1] for e in events]}
+    expected = run.recommend(lists, k=5)
+    assert run.recommend(pl.DataFrame(table), k=5).equals(expected)
+    assert run.recommend(pd.DataFrame(table), k=5).equals(expected)
+    by_place = run.recommend(list(lists.values()), k=5)
+    assert by_place["item_id"].equals(expected["item_id"])
+
+
+def test_a_user_alone_gets_the_list_of_a_crowd(run):
+    crowd = [[f"i{1 + (row * 7 + step) % 50}" for step in range(1 + row % 20)] for row in range(300)]
+    together = run.recommend(crowd, k=5, batch_size=64)
+    for row in (0, 7, 150, 299):
+        alone = run.recommend([crowd[row]], k=5)
+        same = together.filter(pl.col("user_id") == row)
+        assert same["item_id"].to_list() == alone["item_id"].to_list()
+
+
+def test_empty_history_gets_the_popular_items(run):
+    frame = run.recommend({"new": []}, k=3)
+    expected = run.catalogue.item_ids.external(popular_items(run.item_counts, 3).items - 1)
+    assert frame["item_id"].to_list() == expected.to_list()
+    assert frame["score"].is_sorted(descending=True)
+
+
+def test_candidates(run):
+    frame = run.recommend({"ann": ["i3"], "new": []}, k=10, candidates=["i3", "i5", "i8"])
+    assert set(frame.filter(pl.col("user_id") == "ann")["item_id"]) == {"i5", "i8"}
+    assert set(frame.filter(pl.col("user_id") == "new")["item_id"]) == {"i3", "i5", "i8"}
+    with pytest.warns(UserWarning, match="1 of the candidates are not among"):
+        assert len(run.recommend([["i3"]], candidates=["i5", "nothing"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"k": 0}, "k is 0; ask for at least 1"),
+        ({"candidates": ["nothing"], "on_unknown": "ignore"}, "none of the candidates"),
+        ({"candidates": ["nothing"], "on_unknown": "raise"}, "1 of the candidates are not among"),
+    ],
+)
+def test_bad_requests(run, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        run.recommend([["i3"]], **arguments)
+
+
+def test_unknown_item_raises_if_asked(run):
+    with pytest.raises(ValueError, match="'nothing'"):
+        run.recommend([["i3", "nothing"]], on_unknown="raise")
+
+
+def test_no_histories(run):
+    with pytest.raises(ValueError, match="histories is empty"):
+        run.recommend({})
+
+
+def test_a_loaded_run_is_the_same(run, split):
+    loaded = jaxrec.load(run.workdir)
+    assert loaded.config == run.config
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, run.params)
+    histories = [["i3", "i5"]]
+    assert loaded.recommend(histories).equals(run.recommend(histories))
+    with pytest.raises(ValueError, match="loaded without its data; pass split="):
+        loaded.evaluate("test")
+    assert loaded.evaluate("test", split=split)["mrr"] == run.evaluate("test")["mrr"]
+
+
+def test_other_data_is_refused(run):
+    other = make_split(seed=1)
+    with pytest.raises(ValueError, match="the run was fitted on small"):
+        jaxrec.load(run.workdir, split=other)
+    with pytest.raises(ValueError, match="holds a run on other data .*fingerprint"):
+        jaxrec.fit(small_config(), other, run.workdir)
+
+
+def test_another_configuration_is_refused(run, split):
+    wider = dataclasses.replace(MODEL, width=32)
+    with pytest.raises(ValueError, match=r"another configuration \(model.width: 16 there, 32 here\)"):
+        jaxrec.fit(dataclasses.replace(small_config(), model=wider), split, run.workdir)
+
+
+def test_fitting_again_changes_nothing(run, split):
+    again = jaxrec.fit(small_config(), split, run.workdir)
+    jax.tree.map(np.testing.assert_array_equal, again.params, run.params)
+
+
+def test_nowhere_to_read(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no run: config.json is missing"):
+        jaxrec.load(tmp_path)
+
+
+def test_misspelt_key_in_a_saved_config(run, tmp_path):
+    saved = json.loads((run.workdir / "config.json").read_text())
+    saved["model"]["widht"] = saved["model"].pop("width")
+    with pytest.raises(
+        ValueError, match=r"config.model.widht is not a key of EncoderRecommender; did you mean 'width'"
+    ):
+        jaxrec.config_from_json(saved)
+
+
+def test_popularity_needs_no_training(split):
+    run = jaxrec.fit(jaxrec.preset("popularity"), split)
+    frame = run.recommend([["i1"]], k=3, exclude_seen=False)
+    counts = split.train_item_counts()
+    expected = run.catalogue.item_ids.external(np.argsort(-counts[1:], kind="stable")[:3])
+    assert frame["item_id"].to_list() == expected.to_list()
+
+
+def test_a_read_only_place_is_named(split, tmp_path):
+    if os.geteuid() == 0:
+        place = tmp_path / "file"  # root may write everywhere, but not below a file
+        place.write_text("")
+        place = place / "run"
+    else:
+        place = tmp_path / "locked"
+        place.mkdir(mode=0o500)
+        place = place / "run"
+    with pytest.raises(OSError, match="cannot write to .*; free space or choose another workdir"):
+        jaxrec.fit(jaxrec.preset("popularity"), split, place)
+
+
+def test_export_runs_without_the_model(run, tmp_path):
+    path = run.export(tmp_path / "small.jaxexport", k=5)
+    program = jax.export.deserialize(bytearray(path.read_bytes()))
+    assert set(program.platforms) == {"cpu", "cuda", "tpu"}
+    ids = pl.read_csv(path.with_name(path.name + ".items.csv"))
+    to_internal = dict(zip(ids["item_id"], ids["item"], strict=True))
+    to_external = dict(zip(ids["item"], ids["item_id"], strict=True))
+    history = ["i3", "i5", "i8"]
+    for rows in (1, 3):
+        items = np.zeros((rows, 8), np.int32)
+        items[:, -3:] = [to_internal[item] for item in history]
+        found, scores = program.call(items, items, np.uint32(0))
+        expected = run.recommend([history], k=5)
+        assert [to_external[int(item)] for item in found[0]] == expected["item_id"].to_list()
+        np.testing.assert_allclose(scores[0], expected["score"], rtol=1e-4)
+
+
+def test_export_refuses_a_list_longer_than_the_catalogue(run, tmp_path):
+    with pytest.raises(ValueError, match="k is 1000; it must lie between 1 and the"):
+        run.export(tmp_path / "x", k=1000)
