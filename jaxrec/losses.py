@@ -194,12 +194,18 @@ class _NegativeSampling:
 
     The draws are uniform over the items other than the token's target; items of the user's history are
     not avoided.
+
+    Attributes:
+      num_negatives: draws for each token.
+      block: tokens whose negatives are gathered at once; ``None`` chooses by memory.
     """
 
     num_negatives: int = 1
+    block: int | None = None
 
     def __post_init__(self):
         _require_positive(self, "num_negatives")
+        _require_positive(self, "block")
 
     def __call__(
         self, query: Array, items: Array, targets: Array, weights: Array, key: PRNGKey, *, num_items: int
@@ -237,7 +243,7 @@ class GeneralizedBinaryLoss(_NegativeSampling):
     """
 
     num_negatives: int = 256
-    t: float = 0.75
+    t: float = dataclasses.field(default=0.75, kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()

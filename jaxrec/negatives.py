@@ -17,7 +17,9 @@ GATHER_BYTES = 2**25
 
 
 class ScoreLoss(Protocol):
-    """A hashable loss that sees scores only."""
+    """A hashable loss that sees scores only; ``block`` tokens at once, or ``None``."""
+
+    block: int | None
 
     def from_scores(self, positive: Array, negative: Array, num_items: int) -> Array:
         """Each token's loss ``[N]`` from its scores ``[N]`` and ``[N, K]``."""
@@ -63,7 +65,7 @@ def negative_sampling_loss(
 def _forward(loss, num_items, query, items, targets, negatives, weights):
     count, width = query.shape
     row_bytes = 4 * width * (negatives.shape[1] + 1)
-    block = min(count, max(1, GATHER_BYTES // row_bytes))
+    block = min(count, loss.block or max(1, GATHER_BYTES // row_bytes))
     candidates = jnp.concatenate([targets[:, None], negatives], axis=1)
     tokens = pack(query, candidates, weights, block, jnp.float32)
 

@@ -203,7 +203,7 @@ def test_workdir_of_another_data_set(train, tmp_path):
 
 
 def test_evaluating_on_other_data(fitted, tmp_path, capsys):
-    other = write_log(tmp_path / "other.csv")
+    other = write_log(tmp_path / "other.csv", ROWS[:-1])
     told = run_here("evaluate.py", "--workdir", fitted, "--data", other, capsys=capsys)
     assert_one_sentence(told, "was fitted on log", "this is other", "evaluate on the same split")
 
@@ -251,7 +251,7 @@ def test_checkpoint_of_another_model(small_runs, tmp_path, capsys):
     told = run_here(
         "train.py", "--workdir", mixed, *data_flags, "--data.min-item", 1, "--train.epochs", 2, capsys=capsys
     )
-    assert_one_sentence(told, "none of the checkpoints can be read", "another model", str(mixed))
+    assert_one_sentence(told, "none of the checkpoints can be read", "another model", str(mixed), "[8] here")
 
 
 def test_weights_of_another_model(small_runs, tmp_path, capsys):

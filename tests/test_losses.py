@@ -1,5 +1,6 @@
 """Losses against plain dense versions: values, gradients, masks, shards, memory."""
 
+import dataclasses
 import functools
 import subprocess
 import sys
@@ -59,12 +60,11 @@ def value_and_gradients(loss, query, table, targets, weights, key=None):
 
 PLANS = {
     "chosen": {},
-    "one block": {"block": 1000},
     "blocks": {"block": 16},
     "ragged blocks": {"block": 33},
     "chunks": {"block": 16, "chunk": 96},
     "ragged chunks": {"block": 33, "chunk": 100},
-    "chunk of the whole table": {"block": 100, "chunk": 1000},
+    "the whole at once": {"block": 1000, "chunk": 1000},
 }
 
 
@@ -77,9 +77,14 @@ def test_softmax_equals_dense(problem, plan):
     assert_allclose(gradients[0], expected_gradients[0], rtol=1e-5, atol=1e-5)
     assert_allclose(gradients[1], expected_gradients[1], rtol=1e-5, atol=1e-5)
     assert_allclose(gradients[2], jnp.where(weights > 0, expected_gradients[2], 0.0), rtol=1e-5, atol=1e-5)
-    total, weight = SoftmaxLoss(**plan)(query, table, targets, weights, None, num_items=NUM_ITEMS)
-    assert_allclose(total, expected, rtol=1e-5)
-    assert_allclose(weight, weights.sum(), rtol=1e-6)
+
+
+def test_softmax_without_a_gradient(problem):
+    expected = dense_softmax(*problem)
+    for plan in ({"block": 33}, {"block": 33, "chunk": 100}):
+        total, weight = SoftmaxLoss(**plan)(*problem, None, num_items=NUM_ITEMS)
+        assert_allclose(total, expected, rtol=1e-5)
+        assert_allclose(weight, problem[3].sum(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("plan", [{"block": 16}, {"block": 16, "chunk": 96}], ids=["tokens", "items"])
@@ -129,29 +134,26 @@ def test_tokens_of_weight_zero_have_no_part(problem, loss):
     assert_array_equal(gradients[1], other_gradients[1])
     assert_array_equal(gradients[0][weights == 0], 0.0)
     assert np.abs(gradients[0][weights > 0]).min(axis=-1).max() > 0
-    nothing = loss(query, table, targets, jnp.zeros_like(weights), key, num_items=NUM_ITEMS)
-    assert nothing == (0.0, 0.0)
+    value, gradients = value_and_gradients(loss, query, table, targets, jnp.zeros_like(weights), key)
+    assert value == 0.0
+    assert not np.any(gradients[0])
+    assert not np.any(gradients[1])
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_leading_axes_and_masked_rows(problem, name):
     query, table, targets, weights = problem
-    loss, key = LOSSES[name](), jax.random.key(1)
-    flat = loss(*problem, key, num_items=NUM_ITEMS)
-    shape = (4, NUM_TOKENS // 4)
-    shaped = loss(
-        query.reshape(*shape, WIDTH),
-        table,
-        targets.reshape(shape),
-        weights.reshape(shape),
-        key,
-        num_items=NUM_ITEMS,
-    )
+    key = jax.random.key(1)
+    loss = jax.jit(functools.partial(LOSSES[name](), num_items=NUM_ITEMS))
+    flat = loss(*problem, key)
+    rows = (4, NUM_TOKENS // 4)
+    shaped = loss(query.reshape(*rows, WIDTH), table, targets.reshape(rows), weights.reshape(rows), key)
     assert_allclose(shaped, flat, rtol=1e-6)
+    assert_allclose(flat[1], weights.sum(), rtol=1e-6)
     spoilt = table.at[0].set(50.0).at[NUM_ITEMS + 1 :].set(50.0)
-    assert_allclose(loss(query, spoilt, targets, weights, key, num_items=NUM_ITEMS), flat, rtol=1e-6)
+    assert_allclose(loss(query, spoilt, targets, weights, key), flat, rtol=1e-6)
     with pytest.raises(ValueError, match="must agree"):
-        loss(query, table, targets[:-1], weights, key, num_items=NUM_ITEMS)
+        loss(query, table, targets[:-1], weights, key)
 
 
 def scores_of(problem, ids):
@@ -184,7 +186,7 @@ NEGATIVE_SAMPLING = {
 
 
 @pytest.mark.parametrize(("loss", "formula"), NEGATIVE_SAMPLING.values(), ids=NEGATIVE_SAMPLING.keys())
-def test_negative_sampling_formulas_and_gradients(problem, loss, formula, monkeypatch):
+def test_negative_sampling_formulas_and_gradients(problem, loss, formula):
     query, table, targets, weights = problem
     key = jax.random.key(3)
     negatives = draw_negatives(key, targets, 5, NUM_ITEMS)
@@ -202,9 +204,7 @@ def test_negative_sampling_formulas_and_gradients(problem, loss, formula, monkey
     wanted = jax.grad(plain, (0, 1))(query, table, weights)
     assert_allclose(gradients[0], jnp.where(used, wanted[0], 0.0), atol=1e-5)
     assert_allclose(gradients[1], wanted[1], atol=1e-5)
-    monkeypatch.setattr("jaxrec.negatives.GATHER_BYTES", 4 * WIDTH * 6 * 7)  # blocks of seven tokens
-    jax.clear_caches()
-    blocked = value_and_gradients(loss, *problem, key)
+    blocked = value_and_gradients(dataclasses.replace(loss, block=7), *problem, key)
     assert_allclose(blocked[0], value, rtol=1e-5)
     assert_allclose(blocked[1][1], gradients[1], atol=1e-5)
 

@@ -35,6 +35,34 @@ class CheckpointError(ValueError):
     """No usable checkpoint, or one of another model; the message says which and what to do."""
 
 
+def check_shapes(directory: Path, like: Any) -> None:
+    """Compares names and shapes of a saved tree with those wanted, before anything is read.
+
+    Orbax notices a difference too, but leaves reads under way behind that complain when the process ends.
+
+    Raises:
+      CheckpointError: they differ; names the first leaf.
+    """
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = _shapes(checkpointer.metadata(directory).item_metadata.tree)
+    wanted = _shapes(like)
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
+            there, here = (_words(shapes.get(name)) for shapes in (saved, wanted))
+            raise CheckpointError(f"it is of another model: {name} is {there} there and {here} here")
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves
+    }
+
+
+def _words(shape: tuple[int, ...] | None) -> str:
+    return "missing" if shape is None else f"of shape {list(shape)}"
+
+
 class Checkpoints:
     """The checkpoints of a run in one directory; each holds state, data iterator and progress.
 
@@ -108,6 +136,7 @@ class Checkpoints:
         """
         import grain.python as grain
 
+        check_shapes(self.directory / str(step) / "state", state)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         items = {"state": ocp.args.StandardRestore(abstract), "progress": ocp.args.JsonRestore()}
         if data is not None:
@@ -165,6 +194,7 @@ def load_params(directory: str | Path, like: Params) -> Params:
     if not directory.exists():
         raise CheckpointError(f"no weights at {directory}; has the run finished an evaluation?")
     try:
+        check_shapes(directory, like)
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(directory, like)
     except Exception as error:  # as above

@@ -1,0 +1,64 @@
+"""Measures speed and memory of every part of the road; ``benchmark.py --help`` tells how.
+
+It needs jax and rich alone; what needs grain or polars is skipped where they are missing.
+"""
+
+import shlex
+import sys
+
+from benchmarks.dataset import missing
+from benchmarks.report import HEADINGS, Report, describe_environment, json_path, line_of
+from benchmarks.sections import SECTIONS, run_case
+from benchmarks.settings import PROGRAM, Settings, parse_settings
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jaxrec.serialization import nearest
+
+
+def main(argv: list[str]) -> int:
+    """Measures, shows and writes; returns 1 if a case failed."""
+    settings = parse_settings(argv)
+    console = Console(highlight=False)
+    report = Report(json_path(settings.json), f"{PROGRAM} {shlex.join(argv)}".strip())
+    for section in chosen_sections(settings):
+        records = []
+        for case in SECTIONS[section].cases(settings):
+            console.print(f"[dim]{section}: {escape(str(case))}[/]", soft_wrap=True)
+            found = run_case(settings, section, case)
+            report.add(found)
+            records += found
+        print_section(console, section, records)
+    if report.path is not None:
+        console.print(f"written to {escape(str(report.path))} and, as tables, the .md beside it", soft_wrap=True)
+    return int(any("failed" in record for record in report.content["records"]))
+
+
+def chosen_sections(settings: Settings) -> list[str]:
+    """The sections asked for, in the order of the benchmark."""
+    for name in settings.sections:
+        if name not in SECTIONS:
+            raise ValueError(f"there is no section {name!r}{nearest(name, SECTIONS)}")
+    return [name for name in SECTIONS if not settings.sections or name in settings.sections]
+
+
+def print_section(console: Console, section: str, records: list[dict]) -> None:
+    """One line a record, under the machine that it was measured on."""
+    measured = [record for record in records if "environment" in record]
+    where = f": {describe_environment(measured[0])}" if measured else ""
+    console.print(f"\n[bold]{section}[/]{escape(where)}", soft_wrap=True)
+    table = Table(box=None, pad_edge=False, show_lines=False)
+    for heading in HEADINGS:
+        table.add_column(heading, overflow="fold")
+    for record in records:
+        table.add_row(*map(escape, line_of(record)))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    if missing(("polars", "tyro")):  # what the other scripts share needs them; a bare machine does without
+        raise SystemExit(main(sys.argv[1:]))
+    from console import run_script
+
+    run_script(main)

@@ -1,0 +1,134 @@
+"""Section ``softmax``: the exact softmax over large catalogues, the loss alone and a whole step."""
+
+import gc
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from benchmarks.device import peak_memory, tree_bytes
+from benchmarks.rows import Row, row
+from benchmarks.settings import Settings
+from benchmarks.timing import repeat, resident_bytes
+
+from jaxrec.batch import SequenceBatch
+from jaxrec.losses import SoftmaxLoss
+from jaxrec.models.encoder import EncoderRecommender
+from jaxrec.recommender import table_rows
+from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrec.train.parallel import ParallelConfig, Placement
+from jaxrec.train.state import create_state
+
+NEEDS: tuple[str, ...] = ()
+DETAILS: tuple[str, ...] = ("loss",)
+PARTS = ("loss", "step")
+
+
+def cases(settings: Settings) -> list[dict[str, Any]]:
+    """Types, sizes of the catalogue, widths; the loss with its gradient, and SASRec's whole step."""
+    return [
+        {"dtype": dtype, "items": items, "width": width, "part": part}
+        for dtype, width, items, part in itertools.product(
+            settings.dtypes, settings.softmax_widths, settings.softmax_items, PARTS
+        )
+    ]
+
+
+def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
+    """One row: time, and memory beside parameters, gradients and optimizer state.
+
+    On a CPU the memory of the process before any array of the model is made (Python and jax, some hundred
+    megabytes) is taken off too; what compiling takes is not.
+    """
+    batch, length = settings.softmax_batch, settings.softmax_length
+    case = {**case, "batch": batch, "length": length}
+    jax.jit(lambda x: x + 1)(np.zeros(8)).block_until_ready()
+    gc.collect()
+    before = resident_bytes() if jax.default_backend() == "cpu" else 0
+    make = loss_program if case["part"] == "loss" else step_program
+    start = time.perf_counter()
+    run, state_bytes = make(case)
+    compile_seconds = time.perf_counter() - start
+    times = repeat(run, repeats=settings.repeats, warmups=1, budget_seconds=20.0)
+    memory = peak_memory()
+    results = {
+        "step_seconds": times.median,
+        "targets_per_second": batch * length / times.median,
+        "setup_seconds": compile_seconds,
+        "softmax_flops_per_second": 6.0 * batch * length * case["items"] * case["width"] / times.median,
+        "state_bytes": state_bytes,
+        **memory,
+    }
+    if before is not None:
+        results["memory_before_bytes"] = before
+        results["memory_beside_bytes"] = memory["peak_memory_bytes"] - before - state_bytes
+    yield row(case, results, times.record())
+
+
+def loss_program(case: dict[str, Any]) -> tuple[Callable[[], None], int]:
+    """``value_and_grad`` of the loss for queries and table; bytes of both and their gradients."""
+    tokens, width = case["batch"] * case["length"], case["width"]
+    loss, num_items = SoftmaxLoss(dtype=case["dtype"]), case["items"]
+    key = jax.random.key(0)
+    targets = jax.random.randint(key, (tokens,), 1, num_items + 1)
+    arrays = jax.jit(
+        lambda key: (
+            jax.random.normal(key, (tokens, width)),
+            jax.random.normal(key, (table_rows(num_items), width)) * 0.02,
+        )
+    )(key)
+
+    def mean(arrays: tuple, targets: jax.Array) -> jax.Array:
+        total, weight = loss(*arrays, targets, np.ones(tokens, np.float32), key, num_items=num_items)
+        return total / weight
+
+    compiled = jax.jit(jax.value_and_grad(mean)).lower(arrays, targets).compile()
+    return lambda: jax.block_until_ready(compiled(arrays, targets)), 2 * tree_bytes(arrays)
+
+
+def step_program(case: dict[str, Any]) -> tuple[Callable[[], None], int]:
+    """A donated AdamW step of SASRec; bytes of parameters, optimizer state and gradients."""
+    model = EncoderRecommender(
+        num_items=case["items"],
+        max_length=case["length"],
+        width=case["width"],
+        dtype=case["dtype"],
+        loss_function=SoftmaxLoss(dtype=case["dtype"]),
+    )
+    optimizer = make_optimizer(OptimizerConfig(), steps_per_epoch=100, total_steps=1000)
+    placement = Placement(ParallelConfig(devices=1))
+    shape = (1, case["batch"], case["length"])
+    generator = np.random.default_rng(0)
+    items, targets = (generator.integers(1, case["items"] + 1, shape).astype(np.int32) for _ in range(2))
+    batches = placement.put_batches(SequenceBatch(items, targets, np.ones(shape, np.float32)))
+    key = jax.device_put(jax.random.key(1, impl="rbg"), placement.replicated)
+    state = placement.put_state(create_state(model, optimizer, jax.random.key(0)))
+    compiled = placement.compile_step(model, optimizer).lower(state, batches, key).compile()
+
+    def run() -> None:
+        nonlocal state
+        state, metrics = compiled(state, batches, key)
+        if not math.isfinite(float(metrics["loss"])):
+            raise FloatingPointError("the loss of the benchmark's step is not finite")
+
+    return run, tree_bytes(state) + tree_bytes(state.params)
+
+
+def describe(case: dict[str, Any], results: dict[str, Any]) -> tuple[str, str]:
+    """Seconds of a step and memory."""
+    kind = "step" if case["part"] == "step" else "loss and gradient"
+    what = (
+        f"full-softmax {kind} over {case['items']:,} items, D {case['width']},"
+        f" batch {case['batch']} x {case['length']}, {case['dtype']}"
+    )
+    figure = f"{results['step_seconds']:.3g} s, {results['peak_memory_bytes'] / 2**30:.2f} GiB in all"
+    if "memory_beside_bytes" in results:
+        beside = results["memory_beside_bytes"] / 2**30
+        figure += f", {beside:.2f} GiB beside parameters, gradients and optimizer state"
+    return what, figure
+
+
+__all__ = ["DETAILS", "NEEDS", "cases", "describe", "measure"]

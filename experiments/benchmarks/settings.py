@@ -1,0 +1,167 @@
+"""The flags of ``benchmark.py``, and a preset's config under them."""
+
+import argparse
+import dataclasses
+import re
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from benchmarks.dataset import Arrays, load_arrays, missing
+
+from jaxrec.config import Config
+from jaxrec.presets import preset
+from jaxrec.train.parallel import ParallelConfig
+
+PROGRAM = "python experiments/benchmark.py"
+QUICK: dict[str, Any] = {
+    "width": 16,
+    "max_length": 8,
+    "batch_targets": 256,
+    "epochs": 1,
+    "repeats": 2,
+    "simulated_users": 300,
+    "simulated_items": 100,
+    "one_user_repeats": 20,
+    "prepare_rows": (2000,),
+    "softmax_items": (2000,),
+    "softmax_widths": (16,),
+    "softmax_batch": 8,
+    "softmax_length": 16,
+    "product_size": 256,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Measures speed and memory of training, recommending, reading and preparing data, and of the softmax.
+
+    python experiments/benchmark.py --data ../shared/data/amazon-beauty.seq.txt.gz --json results/beauty.json
+
+    Each case runs in a process of its own, nothing else should run on the machine. Several values of a flag
+    are separated by spaces or commas. Sections whose packages are not installed are skipped.
+
+    Attributes:
+      presets: models to train and to recommend with.
+      data: embedded, named or own data, as for train.py.
+      sections: training, recommend, pipeline, prepare, softmax; all if empty.
+      devices: numbers of devices to train on; on a CPU more than one are fake ones.
+      modes: of spreading work over devices.
+      dtypes: compute types.
+      steps: optimizer steps of one dispatch; the preset's if empty.
+      max_length: newest items that are read; 0 is the preset's.
+      width: D; 0 is the preset's.
+      batch_targets: targets of one optimizer step; 0 is the preset's.
+      epochs: measured after one that warms up.
+      repeats: of every other measurement, at most (each stops after a minute).
+      one_user_repeats: recommendations for one user, of which the percentiles are.
+      simulated_users: of the embedded data.
+      simulated_items: of the embedded data.
+      threads: of the Grain pipeline.
+      prepare_rows: interactions of the logs that are prepared.
+      softmax_items: sizes of the catalogue.
+      softmax_widths: D of the item table.
+      softmax_batch: sequences of the batch.
+      softmax_length: their length.
+      product_size: of the matrix product that gives the device's peak; 0 is 2,048 on a CPU, else 8,192.
+      json: file (or folder) for the records; the tables go beside it as Markdown.
+      quick: everything tiny: does it run? The figures mean nothing.
+      debug: show the full traceback of an error.
+    """
+
+    presets: tuple[str, ...] = ("sasrec",)
+    data: str = "simulated"
+    sections: tuple[str, ...] = ()
+    devices: tuple[int, ...] = (1,)
+    modes: tuple[Literal["jit", "pmap"], ...] = ("jit",)
+    dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    steps: tuple[int, ...] = ()
+    max_length: int = 0
+    width: int = 0
+    batch_targets: int = 0
+    epochs: int = 3
+    repeats: int = 10
+    one_user_repeats: int = 500
+    simulated_users: int = 20_000
+    simulated_items: int = 5000
+    threads: tuple[int, ...] = (1,)
+    prepare_rows: tuple[int, ...] = (10_000_000,)
+    softmax_items: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    softmax_widths: tuple[int, ...] = (64, 128)
+    softmax_batch: int = 128
+    softmax_length: int = 50
+    product_size: int = 0
+    json: str = ""
+    quick: bool = False
+    debug: bool = False
+
+    def __post_init__(self):
+        for name in ("epochs", "repeats", "one_user_repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        for name in self.presets:
+            preset(name)
+
+    def arrays(self) -> Arrays:
+        """The data."""
+        return load_arrays(self.data, users=self.simulated_users, items=self.simulated_items)
+
+    def config(self, case: dict[str, Any]) -> Config:
+        """The config of a case (``preset``, and if there ``dtype``, ``mode``, ``devices``, ``steps``)."""
+        config = preset(case["preset"])
+        changes = {"width": self.width, "max_length": self.max_length, "dtype": case.get("dtype")}
+        model = _replace_known(config.model, **changes)
+        loss = getattr(model, "loss_function", None)
+        if loss is not None:
+            model = dataclasses.replace(model, loss_function=_replace_known(loss, dtype=case.get("dtype")))
+        train = _replace_known(
+            config.train, batch_targets=self.batch_targets, steps_per_call=case.get("steps")
+        )
+        parallel = ParallelConfig(mode=case.get("mode", "jit"), devices=case.get("devices", 1))
+        return dataclasses.replace(config, model=model, train=train, parallel=parallel)
+
+
+def _replace_known(value: Any, **changes: Any) -> Any:
+    """A dataclass with those changes that are given (not 0 or ``None``) and of which it has the field."""
+    names = {field.name for field in dataclasses.fields(value)}
+    return dataclasses.replace(
+        value, **{name: change for name, change in changes.items() if change and name in names}
+    )
+
+
+def parse_settings(argv: list[str]) -> Settings:
+    """Reads the flags; through tyro, or without it (on a bare machine) through argparse."""
+    argv = [
+        part for text in argv for part in (text.split(",") if re.fullmatch(r"\w+(,\w+)+", text) else [text])
+    ]
+    settings = _parse_plainly(argv) if missing(("tyro",)) else _parse(argv)
+    if not settings.quick:
+        return settings
+    given = {name: value for name, value in vars(settings).items() if value != getattr(Settings(), name)}
+    return Settings(**{**QUICK, **given})
+
+
+def _parse(argv: list[str]) -> Settings:
+    import tyro
+
+    return tyro.cli(Settings, prog=PROGRAM, args=argv)
+
+
+def _parse_plainly(argv: list[str]) -> Settings:
+    parser = argparse.ArgumentParser(PROGRAM, description=Settings.__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    hints = get_type_hints(Settings)
+    for field in dataclasses.fields(Settings):
+        flag, hint = f"--{field.name.replace('_', '-')}", hints[field.name]
+        if hint is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default)
+        elif get_origin(hint) is tuple:
+            kind = get_args(hint)[0]
+            choices = get_args(kind) if get_origin(kind) is Literal else None
+            kind = str if choices else kind
+            parser.add_argument(flag, nargs="*", type=kind, choices=choices, default=list(field.default))
+        else:
+            parser.add_argument(flag, type=hint, default=field.default)
+    values = vars(parser.parse_args(argv))
+    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+__all__ = ["Settings", "parse_settings"]

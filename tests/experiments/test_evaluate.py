@@ -1,0 +1,61 @@
+"""``evaluate.py``: the table, the JSON file, parts, seen items, data that has moved."""
+
+import json
+import shutil
+
+import pytest
+from command_line import run_apart, run_here
+
+import jaxrec
+from jaxrec.data.source import DataConfig, load_split
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A run of popularity on a log in a file."""
+    folder = tmp_path_factory.mktemp("fitted")
+    lines = ["user,item,time"] + [f"{u},{(u * 7 + 3 * t * t) % 23},{t}" for u in range(20) for t in range(9)]
+    (folder / "log.csv").write_text("\n".join(lines) + "\n")
+    source = DataConfig(source=str(folder / "log.csv"), min_user=1, min_item=1)
+    config = jaxrec.preset("popularity", data=source)
+    jaxrec.fit(config, load_split(source), folder / "run")
+    return folder
+
+
+def test_the_table_holds_what_the_file_holds(fitted, capsys):
+    outcome = run_here("evaluate.py", "--workdir", fitted / "run", capsys=capsys)
+    assert outcome.code == 0, outcome.err
+    written = json.loads((fitted / "run" / "evaluations" / "test-seen-excluded.json").read_text())
+    rows = {line.split()[0]: line.split()[1:] for line in outcome.out.splitlines() if line}
+    for name in ("hr", "ndcg", "mrr"):
+        assert rows[name.upper()] == [f"{written[f'{name}@{cutoff}']:.4f}" for cutoff in (5, 10, 20)]
+    assert "test-seen-excluded.json" in outcome.out
+    assert "by group of users" in outcome.out
+    assert f"{written['protocol']['items']} items" in outcome.out
+
+
+def test_parts_and_seen_items_are_kept_apart(fitted, capsys, tmp_path):
+    out = tmp_path / "copy.json"
+    outcome = run_here(
+        "evaluate.py",
+        *("--workdir", fitted / "run", "--split", "validation", "--no-exclude-seen", "--out", out),
+        capsys=capsys,
+    )
+    assert outcome.code == 0, outcome.err
+    written = json.loads((fitted / "run" / "evaluations" / "validation-seen-included.json").read_text())
+    assert (written["protocol"]["part"], written["protocol"]["exclude_seen"]) == ("validation", False)
+    assert json.loads(out.read_text()) == written
+    assert "seen ones included" in outcome.out
+
+
+def test_data_may_have_moved(fitted, tmp_path):
+    run = shutil.copytree(fitted / "run", tmp_path / "run")
+    shutil.copy(fitted / "log.csv", tmp_path / "moved.csv")
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["source"] = "gone.csv"
+    (run / "config.json").write_text(json.dumps(config))
+    gone = run_apart("evaluate.py", "--workdir", run, cwd=tmp_path)
+    assert gone.code == 2
+    assert "gone.csv" in gone.err
+    moved = run_apart("evaluate.py", "--workdir", run, "--data", "moved.csv", cwd=tmp_path)
+    assert moved.code == 0, moved.err

@@ -1,0 +1,82 @@
+"""``prepare.py``: files of any kind to a folder that opens at once."""
+
+import pytest
+from command_line import assert_one_sentence, run_here
+
+from jaxrec.data.interactions import Interactions
+
+LINES = [f"{user},{item},{user + item}" for user in range(8) for item in range(user + 1)]
+
+
+@pytest.fixture
+def prepare(tmp_path, capsys):
+    """``prepare(files, ...)``: the log that was saved, and what was shown."""
+
+    def run(*arguments):
+        outcome = run_here("prepare.py", "--out", tmp_path / "log", "--data", *arguments, capsys=capsys)
+        assert outcome.code == 0, outcome.err
+        return Interactions.open(tmp_path / "log"), outcome.out
+
+    return run
+
+
+def test_events_in_several_files_are_one_log(prepare, tmp_path):
+    for name, lines in (("a.csv", LINES[:20]), ("b.csv", LINES[20:])):
+        (tmp_path / name).write_text("\n".join(["user,item,time", *lines]) + "\n")
+    log, shown = prepare(tmp_path / "a.csv", tmp_path / "b.csv", "--name", "both")
+    assert (log.num_users, log.num_items, log.num_interactions) == (8, 8, 36)
+    assert log.name == "both"
+    assert log.fingerprint() in shown
+    assert "train.py --data" in shown
+
+
+def test_the_core_is_taken_on_demand(prepare, tmp_path):
+    (tmp_path / "a.csv").write_text("\n".join(["user,item,time", *LINES]) + "\n")
+    log, _ = prepare(tmp_path / "a.csv", "--min-user", 5, "--min-item", 4)
+    assert log.num_users == 4
+    assert log.num_items == 5
+    assert log.lengths.min() >= 5
+
+
+def test_sequences_with_titles(prepare, tmp_path):
+    (tmp_path / "a.seq.txt").write_text("ann\tx y z\nbob\ty z\n")
+    (tmp_path / "titles.tsv").write_text("item\ttitle\tcategories\nx\tThe X\tone|two\n")
+    log, _ = prepare(tmp_path / "a.seq.txt", "--items", tmp_path / "titles.tsv")
+    assert log.items.tolist() == [1, 2, 3, 2, 3]
+    assert log.metadata.titles.to_list() == ["The X", None, None]
+
+
+def test_the_publishers_format(prepare, tmp_path):
+    (tmp_path / "ratings.dat").write_text("1::10::5::978300760\n1::20::3::978300761\n2::10::4::978300762\n")
+    log, _ = prepare(tmp_path / "ratings.dat", "--format", "movielens")
+    assert log.num_interactions == 3
+    assert log.item_ids.values.to_list() == [10, 20]
+
+
+def test_ratings_below_a_bound_are_left_out(prepare, tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,rating\n1,5,4.5\n1,6,2\n2,5,5\n")
+    log, _ = prepare(tmp_path / "a.csv", "--min-rating", 4)
+    assert log.num_interactions == 2
+
+
+def test_public_data_are_listed(capsys):
+    outcome = run_here("prepare.py", "--list", capsys=capsys)
+    assert outcome.code == 0
+    assert "movielens-1m" in outcome.out
+    assert "steam" in outcome.out
+
+
+def test_what_is_missing_is_told(capsys, tmp_path):
+    lacking = run_here("prepare.py", "--data", "a.csv", capsys=capsys)
+    assert lacking.code == 2
+    assert "--out" in lacking.err
+    unknown = run_here("prepare.py", "--data", "movielens-1n", "--out", tmp_path / "log", capsys=capsys)
+    assert_one_sentence(unknown, "movielens-1n", "did you mean movielens-1m")
+
+
+def test_another_folder_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("\n".join(["user,item,time", *LINES]) + "\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    told = run_here("prepare.py", "--data", tmp_path / "a.csv", "--out", tmp_path / "mine", capsys=capsys)
+    assert_one_sentence(told, str(tmp_path / "mine"), "not a saved log")
