@@ -21,7 +21,7 @@ EVERYDAY_FIELDS = frozenset(
     {
         *("config", "preset", "workdir", "config_file", "loss", "cache", "debug", "seed"),
         *("model", "data", "train", "optimizer", "parallel", "evaluation"),
-        *("source", "user", "item", "time", "items", "min_user", "min_item", "split"),
+        *("source", "user", "item", "time", "items", "items_id", "min_user", "min_item", "split"),
         *("max_length", "width", "num_layers", "num_heads", "dropout_rate"),
         *("epochs", "patience", "batch_targets", "learning_rate", "mode", "devices", "exclude_seen"),
     }

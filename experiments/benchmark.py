@@ -31,7 +31,9 @@ def main(argv: list[str]) -> int:
             records += found
         print_section(console, section, records)
     if report.path is not None:
-        console.print(f"written to {escape(str(report.path))} and, as tables, the .md beside it", soft_wrap=True)
+        console.print(
+            f"written to {escape(str(report.path))} and, as tables, the .md beside it", soft_wrap=True
+        )
     return int(any("failed" in record for record in report.content["records"]))
 
 

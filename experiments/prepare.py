@@ -38,6 +38,7 @@ class PrepareArguments:
       rating: column of the rating; guessed if empty.
       duplicates: what to do with repeated interactions of a user with an item; first and last keep one.
       items: file with titles and categories (item<TAB>title<TAB>categories), if any.
+      items_id: column of the item's id in that file; guessed if empty.
       min_user: users with fewer interactions are dropped, until nothing changes; 1 keeps all.
       min_item: items with fewer interactions are dropped, likewise.
       name: what the log is called in results; the file's name if empty.
@@ -55,6 +56,7 @@ class PrepareArguments:
     rating: str = ""
     duplicates: Literal["warn", "keep", "first", "last"] = "warn"
     items: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    items_id: str = ""
     min_user: int = 1
     min_item: int = 1
     name: str = ""
@@ -76,7 +78,7 @@ def main(argv: list[str]) -> int:
         return 0
     log = read(arguments, console)
     if arguments.items:
-        log = log.with_metadata(data.read_items(arguments.items))
+        log = log.with_metadata(data.read_items(arguments.items, item=arguments.items_id or None))
     if arguments.min_user > 1 or arguments.min_item > 1:
         log = log.filter(min_user=arguments.min_user, min_item=arguments.min_item)
     if arguments.name:

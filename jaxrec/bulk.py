@@ -74,10 +74,10 @@ def recommend_histories(
         found = recommend(
             recommender,
             params,
-            jax.device_put(batch.items),
+            batch.items,
             k=k,
             key=key,
-            exclude=jax.device_put(batch.seen) if request.exclude_seen else None,
+            exclude=batch.seen if request.exclude_seen else None,
             candidates=candidates,
             allowed=allowed,
             num_samples=request.num_samples,

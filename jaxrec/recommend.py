@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec.recommender import Recommender
-from jaxrec.scoring import Catalogue, ChunkedScores, exclude_places, query_scores
+from jaxrec.scoring import Catalogue, ChunkedScores, exclude_places, map_rows, query_scores
 from jaxrec.topk import merge_top_k, top_k
 from jaxrec.typing import Array, Params, PRNGKey
 
@@ -102,7 +102,12 @@ def _recommend(
     query = jnp.mean(samples, axis=0)
     catalogue = Catalogue(recommender.items(params), recommender.num_items, allowed)
     if candidates is None:
-        lists = best_items(ChunkedScores(query, catalogue, exclude, chunk), k)
+        lists = map_rows(
+            lambda query, exclude: best_items(ChunkedScores(query, catalogue, exclude, chunk), k),
+            (query, exclude),
+            catalogue.table.shape[0],
+            chunk,
+        )
     else:
         lists = best_candidates(query, catalogue, candidates, k=k, exclude=exclude)
     if with_spread:

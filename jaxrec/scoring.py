@@ -9,9 +9,12 @@ import jax.numpy as jnp
 from jaxrec.typing import Array
 
 Carry = TypeVar("Carry")
+Output = TypeVar("Output")
 
-CPU_SCORES_BYTES = 2**24
-ACCELERATOR_SCORES_BYTES = 2**29
+CPU_CELLS, ACCELERATOR_CELLS = 2**21, 2**27
+"""Scores that exist at once; on CPUs so few that their memory is used again and again."""
+
+FEWEST_ROWS = 32
 
 
 class Catalogue(NamedTuple):
@@ -28,11 +31,38 @@ class Catalogue(NamedTuple):
     allowed: Array | None = None
 
 
+def _cells() -> int:
+    return CPU_CELLS if jax.default_backend() == "cpu" else ACCELERATOR_CELLS
+
+
 def default_chunk(batch: int, rows: int) -> int:
-    """Rows of the table to score at once, so that ``[batch, chunk]`` float32 stays small."""
-    on_cpu = jax.default_backend() == "cpu"
-    budget = CPU_SCORES_BYTES if on_cpu else ACCELERATOR_SCORES_BYTES
-    return min(rows, max(128, budget // (4 * batch) // 128 * 128))
+    """Rows of the table to score at once for a batch that is not cut: few thousands at most on CPUs."""
+    if batch * rows <= _cells():
+        return rows
+    return min(rows, max(128, 2 * _cells() // batch // 128 * 128))
+
+
+def map_rows(
+    function: Callable[..., Output], arrays: tuple[Array | None, ...], table_rows: int, chunk: int | None
+) -> Output:
+    """``function(*arrays)``, a block of the arrays' rows ``[B, ...]`` after the other.
+
+    Blocks are of a size that scores against the whole table at once. Where that is impossible (a large
+    catalogue), or ``chunk`` is set, the rows stay together and the table is cut instead.
+    """
+    batch = next(array.shape[0] for array in arrays if array is not None)
+    fitting = _cells() // table_rows
+    size = 1 << (fitting.bit_length() - 1) if fitting else 0
+    if chunk is not None or size < FEWEST_ROWS or size >= batch:
+        return function(*arrays)
+    filling = -batch % size
+
+    def cut(array: Array) -> Array:
+        padded = jnp.pad(array, [(0, filling)] + [(0, 0)] * (array.ndim - 1))
+        return padded.reshape(-1, size, *array.shape[1:])
+
+    blocks = jax.lax.map(lambda parts: function(*parts), jax.tree.map(cut, arrays))
+    return jax.tree.map(lambda parts: parts.reshape(-1, *parts.shape[2:])[:batch], blocks)
 
 
 def query_scores(query: Array, rows: Array) -> Array:
@@ -78,8 +108,11 @@ class ChunkedScores:
         if allowed is not None:
             real &= jax.lax.dynamic_slice_in_dim(allowed, start, self.chunk)
         rows = jax.lax.dynamic_slice_in_dim(table, start, self.chunk)
-        scores = jnp.where(real, query_scores(self.query, rows), -jnp.inf)
-        return scores if self.exclude is None else exclude_places(scores, self.exclude - start)
+        scores = query_scores(self.query, rows)
+        if self.exclude is not None:
+            # Before the mask: the scatter then works in place, and the mask melts into what reads it.
+            scores = exclude_places(scores, self.exclude - start)
+        return jnp.where(real, scores, -jnp.inf)
 
     def fold(self, step: Callable[[Carry, Array, Array | int], Carry], carry: Carry) -> Carry:
         """``carry = step(carry, scores, start)`` over the chunks, ids ascending; column c is item start + c.
@@ -98,4 +131,4 @@ class ChunkedScores:
         return jax.lax.fori_loop(0, self.num_chunks, body, carry)
 
 
-__all__ = ["Catalogue", "ChunkedScores", "default_chunk", "exclude_places", "query_scores"]
+__all__ = ["Catalogue", "ChunkedScores", "default_chunk", "exclude_places", "map_rows", "query_scores"]

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-SIGNS_AT_ONCE = 1 << 22
+DRAWS_AT_ONCE = 1 << 22
 
 
 def bootstrap_intervals(
@@ -22,11 +22,16 @@ def bootstrap_intervals(
     """
     matrix = _matrix(list(values.values()))
     random = np.random.default_rng(seed)
-    means = np.empty((resamples, matrix.shape[1]))
-    for row in range(resamples):
-        drawn = np.bincount(random.integers(0, len(matrix), len(matrix)), minlength=len(matrix))
-        means[row] = drawn @ matrix / len(matrix)
-    bounds = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    number = len(matrix)
+    block = max(1, DRAWS_AT_ONCE // number)
+    means = []
+    for start in range(0, resamples, block):
+        drawn = [
+            np.bincount(random.integers(0, number, number), minlength=number)
+            for _ in range(min(block, resamples - start))
+        ]
+        means.append(np.stack(drawn).astype(np.float64) @ matrix / number)
+    bounds = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(low), float(high)) for name, low, high in zip(values, *bounds, strict=True)}
 
 
@@ -84,7 +89,7 @@ def _randomisation_p_value(differences: np.ndarray, resamples: int, seed: int) -
         return 1.0
     observed = abs(some.sum())
     random = np.random.default_rng(seed + 1)
-    block = max(1, SIGNS_AT_ONCE // len(some))
+    block = max(1, DRAWS_AT_ONCE // len(some))
     as_large = 0
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -139,13 +140,10 @@ def test_list_metrics(blocked, monkeypatch):
     table[5] = 0.0
     counts = np.array([7, 4, 2, 0, 1, 1, 8])
     lists = np.array([[1, 4, 2], [6, 3, 0], [5, 0, 0], [0, 0, 0], [3, 5, 1]])
-    values = list_metrics(
-        jnp.asarray(lists),
-        jnp.asarray(table),
-        (2, 3),
-        jnp.asarray(self_information(counts)),
-        packed_categories(),
-    )
+    categories = packed_categories()
+    information = jnp.asarray(self_information(counts))
+    metrics = jax.jit(lambda lists, table: list_metrics(lists, table, (2, 3), information, categories))
+    values = metrics(lists, table)
     bits = {item: -math.log2(max(counts[item], 1) / 16) for item in range(1, 7)}
     for row, cutoff in itertools.product(range(5), (2, 3)):
         items = [item for item in lists[row][:cutoff] if item]

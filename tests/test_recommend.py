@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from jaxrec.batch import row_keys
 from jaxrec.recommend import recommend
 from jaxrec.recommender import table_rows
+from jaxrec.scoring import map_rows
 from jaxrec.topk import top_k
 
 NUM_ITEMS, WIDTH = 1000, 4
@@ -168,6 +169,23 @@ def test_top_k_breaks_ties_by_place(data):
         assert_array_equal(values[row, : len(order)], scores[row][order])
         assert_array_equal(places[row, : len(order)], order)
         assert np.isneginf(values[row, len(order) :]).all()
+
+
+@pytest.mark.parametrize(("batch", "cells", "calls"), [(100, 1 << 30, 1), (100, 3400, 4), (100, 300, 1)])
+def test_rows_are_cut_into_blocks(batch, cells, calls, monkeypatch):
+    """Blocks of at most ``cells`` scores; together, if not even 32 rows fit."""
+    monkeypatch.setattr("jaxrec.scoring.CPU_CELLS", cells)
+    sizes = []
+
+    def double(numbers, nothing):
+        assert nothing is None
+        sizes.append(len(numbers))
+        return {"twice": 2 * numbers}
+
+    numbers = jnp.arange(batch * 3.0).reshape(batch, 3)
+    found = map_rows(double, (numbers, None), 100, None)
+    assert_array_equal(found["twice"], 2 * numbers)
+    assert set(sizes) == {32 if calls > 1 else batch}
 
 
 def test_memory_at_a_million_items():

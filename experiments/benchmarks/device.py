@@ -91,7 +91,9 @@ def step_flops(
       batch: ``[B, L]`` arrays of numpy.
     """
     loss = getattr(recommender, "loss_function", None)
-    tokens = batch.items.size if getattr(recommender, "target_positions", "all") == "all" else len(batch.items)
+    tokens = (
+        batch.items.size if getattr(recommender, "target_positions", "all") == "all" else len(batch.items)
+    )
     if not isinstance(loss, SoftmaxLoss):
         return _lowered_flops(recommender, optimizer, batch)
     whole = dataclasses.replace(loss, block=tokens, chunk=None)

@@ -50,7 +50,7 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
     histories = _some_histories(arrays, settings.one_user_repeats)
     one = {**case, "part": "one user"}
     yield one_user_row(one, histories, _one_user(recommender, params, arrays))
-    bulk["part"], one["part"] = "bulk, own ids", "one user, own ids"
+    bulk, one = {**bulk, "part": "bulk, own ids"}, {**one, "part": "one user, own ids"}
     if arrays.split is None:
         yield from (skipped(part, "polars is not installed") for part in (bulk, one))
         return
@@ -69,8 +69,8 @@ def bulk_row(settings: Settings, case: dict[str, Any], arrays: Arrays, recommend
 
 
 def one_user_row(case: dict[str, Any], histories: list, recommend: Callable[[Any], Any]) -> Row:
-    """Times one user after the other, all shapes compiled before."""
-    for history in histories[:20]:
+    """Times one user after the other, after a first round that compiles every shape."""
+    for history in histories:
         recommend(history)
     wall, processor = [], []
     for history in histories:
@@ -78,7 +78,7 @@ def one_user_row(case: dict[str, Any], histories: list, recommend: Callable[[Any
         recommend(history)
         wall.append(time.perf_counter() - start[0])
         processor.append(time.process_time() - start[1])
-    times = Times(wall, processor, warmups=20)
+    times = Times(wall, processor, warmups=len(histories))
     results = {"p50_seconds": times.median, "p99_seconds": times.percentile(99)}
     return row(case, results, times.record())
 
@@ -100,7 +100,9 @@ def _some_histories(arrays: Arrays, count: int) -> list[np.ndarray]:
     return [np.asarray(arrays.items[arrays.offsets[user] : arrays.offsets[user + 1]]) for user in users]
 
 
-def _one_user(recommender: Recommender, params: Params, arrays: Arrays) -> Callable[[np.ndarray], jaxrec.TopK]:
+def _one_user(
+    recommender: Recommender, params: Params, arrays: Arrays
+) -> Callable[[np.ndarray], jaxrec.TopK]:
     """From a numpy history to numpy lists, in one shape; the exclusion holds twice the window."""
     length = getattr(recommender, "max_length", 1)
     allowed = jax.device_put(trained_items(recommender, arrays.item_counts()))
@@ -110,9 +112,7 @@ def _one_user(recommender: Recommender, params: Params, arrays: Arrays) -> Calla
         items, exclude = np.zeros((1, length), np.int32), np.zeros((1, 2 * length), np.int32)
         for row_of, newest in ((items, history[-length:]), (exclude, history[-2 * length :])):
             row_of[0, row_of.shape[1] - len(newest) :] = newest
-        found = jaxrec.recommend(
-            recommender, params, items, k=K, key=key, exclude=exclude, allowed=allowed
-        )
+        found = jaxrec.recommend(recommender, params, items, k=K, key=key, exclude=exclude, allowed=allowed)
         return jax.device_get(found)
 
     return recommend
@@ -136,7 +136,10 @@ def describe(case: dict[str, Any], results: dict[str, Any]) -> tuple[str, str]:
     where = f"{case['preset']}, {case['data']} ({case['items']:,} items), {case['dtype']}"
     ids = ", own ids in and out" if case["part"].endswith("own ids") else ""
     if case["part"].startswith("bulk"):
-        return f"top-{K} for all users, history excluded{ids}: {where}", f"{results['users_per_second']:,.0f} users/s"
+        return (
+            f"top-{K} for all users, history excluded{ids}: {where}",
+            f"{results['users_per_second']:,.0f} users/s",
+        )
     milliseconds = [1e3 * results[name] for name in ("p50_seconds", "p99_seconds")]
     figure = "p50 {:.2f} ms, p99 {:.2f} ms".format(*milliseconds)
     return f"top-{K} for one user, warm{ids}: {where}", figure

@@ -161,7 +161,9 @@ def _parse_plainly(argv: list[str]) -> Settings:
         else:
             parser.add_argument(flag, type=hint, default=field.default)
     values = vars(parser.parse_args(argv))
-    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return Settings(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    )
 
 
 __all__ = ["Settings", "parse_settings"]

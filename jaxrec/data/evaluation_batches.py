@@ -110,7 +110,7 @@ def _widths(max_length: int, longest: int) -> list[int]:
 
 def _batch_rows(rows: int, batch_size: int, width: int) -> int:
     """Rows of a batch: no more than there are, and few where histories are very long."""
-    few = -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE
+    few = 1 if rows == 1 else -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE  # one person waits for one row
     return max(1, min(batch_size, few, max(ROW_MULTIPLE, SEEN_CELLS // width)))
 
 

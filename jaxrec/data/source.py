@@ -25,6 +25,7 @@ class DataConfig:
       item: column of the item; guessed if empty.
       time: column of the time; guessed if empty, and without one the file's order counts.
       items: file with titles and categories (``item<TAB>title<TAB>categories``), if any.
+      items_id: column of the item's id in that file; guessed if empty.
       min_user: users with fewer interactions are dropped, until nothing changes.
       min_item: items with fewer interactions are dropped, likewise.
       split: ``leave-one-out`` (each user's last item is the test, the one before validation) or ``temporal``
@@ -38,6 +39,7 @@ class DataConfig:
     item: str = ""
     time: str = ""
     items: str = ""
+    items_id: str = ""
     min_user: int = 5
     min_item: int = 5
     split: Literal["leave-one-out", "temporal"] = "leave-one-out"
@@ -83,7 +85,9 @@ def read_log(config: DataConfig, *, progress: Progress | None = None) -> "Intera
         log = data.read_interactions(
             path, user=config.user or None, item=config.item or None, time=config.time or None
         )
-    return log.with_metadata(data.read_items(config.items)) if config.items else log
+    if not config.items:
+        return log
+    return log.with_metadata(data.read_items(config.items, item=config.items_id or None))
 
 
 def load_split(config: DataConfig, *, progress: Progress | None = None) -> "Split":

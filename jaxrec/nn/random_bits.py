@@ -1,10 +1,10 @@
 """Cheap random numbers for what training draws in bulk: dropout masks and small perturbations.
 
 JAX's default generator (threefry, 20 rounds and 64 bits for every 32 used) costs more on a CPU than the
-matrix products of a small transformer. Here two words of it seed a counter hash that an elementwise loop
-computes on the fly: two rounds of the 32-bit mixing function with low bias of Wellons (2018, "lowbias32",
-public domain constants). A value depends on the key and on its own index alone, so neither
-the sharding nor the shape around it changes it. Initial values, process noise and sampling keep threefry.
+matrix products of a small transformer. Here the two words of a key seed a counter hash that an elementwise
+loop computes on the fly: two rounds of the 32-bit mixing function with low bias of Wellons (2018,
+"lowbias32", public domain constants). A value depends on the key and on its own index alone, so neither the
+sharding nor the shape around it changes it. Initial values, process noise and sampling keep threefry.
 """
 
 import jax
@@ -29,14 +29,10 @@ def hash_bits(key: PRNGKey, counter: Array) -> Array:
     Returns:
       uint32 of shape ``key.shape + counter.shape``.
     """
-    seeds = jax.random.bits
-    for _ in range(key.ndim):
-        seeds = jax.vmap(seeds, in_axes=(0, None))
-    words = seeds(key, (2,))
-    words = words.reshape(words.shape + (1,) * counter.ndim)
-    axis = key.ndim
-    first, second = jnp.take(words, 0, axis), jnp.take(words, 1, axis)
-    return _mix(_mix(counter ^ first) + second)
+    words = jax.random.key_data(key)
+    words = words.reshape(key.shape + (1,) * counter.ndim + words.shape[-1:])
+    started = _mix(counter ^ words[..., 0] ^ jnp.uint32(0x9E3779B9))
+    return _mix(started + words[..., -1])
 
 
 def hash_normal(key: PRNGKey, counter: Array) -> Array:

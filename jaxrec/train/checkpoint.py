@@ -1,5 +1,6 @@
 """Checkpoints through Orbax: atomic, asynchronous, the latest few and the best one, resumable to the bit."""
 
+import contextlib
 import logging
 import zlib
 from pathlib import Path
@@ -43,8 +44,8 @@ def check_shapes(directory: Path, like: Any) -> None:
     Raises:
       CheckpointError: they differ; names the first leaf.
     """
-    with ocp.StandardCheckpointer() as checkpointer:
-        saved = _shapes(checkpointer.metadata(directory).item_metadata.tree)
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+        saved = _shapes(handler.metadata(directory).tree)
     wanted = _shapes(like)
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):

@@ -19,7 +19,7 @@ from jaxrec.diversity import CategoryTable, list_metrics, self_information
 from jaxrec.metrics import CUTOFFS
 from jaxrec.recommend import best_items, sample_queries
 from jaxrec.recommender import Recommender
-from jaxrec.scoring import Catalogue, ChunkedScores
+from jaxrec.scoring import Catalogue, ChunkedScores, map_rows
 from jaxrec.train.evaluation_result import Evaluation, Group, summarise
 from jaxrec.typing import Array, Params, PRNGKey
 
@@ -155,12 +155,19 @@ def _rank(
     counts: Array,
 ) -> tuple[dict[str, Array], Array]:
     """Ranks and lists of a batch, and the item counts ``[cutoffs, num_items + 1]`` grown by its lists."""
-    exclude = seen if seen.shape[1] else None
-    scores = ChunkedScores(query, Catalogue(table, settings.num_items), exclude, settings.chunk)
-    values = count_competitors(scores, targets)
+
+    def rank_block(query: Array, targets: Array, exclude: Array | None) -> dict[str, Array]:
+        scores = ChunkedScores(query, Catalogue(table, settings.num_items), exclude, settings.chunk)
+        values = count_competitors(scores, targets)
+        if settings.list_cutoffs:
+            values["items"] = best_items(scores, settings.list_cutoffs[-1]).items
+        return values
+
+    rows = query, targets, seen if seen.shape[1] else None
+    values = map_rows(rank_block, rows, table.shape[0], settings.chunk)
     if not settings.list_cutoffs:
         return values, counts
-    items = best_items(scores, settings.list_cutoffs[-1]).items
+    items = values["items"]
     categories = None
     if facts.categories is not None:
         categories = CategoryTable(facts.categories, settings.num_categories)
@@ -168,7 +175,7 @@ def _rank(
     ones = jnp.broadcast_to((weights > 0)[:, None], items.shape).astype(jnp.int32)
     for row, cutoff in enumerate(settings.list_cutoffs):
         counts = counts.at[row, items[:, :cutoff]].add(ones[:, :cutoff])
-    return values | {"items": items}, counts
+    return values, counts
 
 
 def count_competitors(scores: ChunkedScores, targets: Array) -> dict[str, Array]:

@@ -6,9 +6,11 @@ import json
 import pytest
 from command_line import experiment
 
-from jaxrec import PRESETS, config_to_json, preset
+from jaxrec import PRESETS, Config, config_to_json, preset
+from jaxrec.data.source import DataConfig
 from jaxrec.losses import LOSSES
 from jaxrec.models.encoder import EncoderRecommender, Penalty
+from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
 
 arguments = experiment("arguments")
@@ -122,8 +124,23 @@ def test_a_seed_out_of_range_is_told():
 
 
 def test_help_texts_are_those_of_the_docstrings():
-    docs = arguments.attribute_docs(TrainConfig)
-    assert set(docs) == {field.name for field in dataclasses.fields(TrainConfig)}
-    assert docs["epochs"] == "at most; early stopping usually ends sooner."
-    assert docs["random_bits"].startswith("generator of dropout")
-    assert docs["random_bits"].endswith("number of devices.")
+    class Documented:
+        """Something.
+
+        Attributes:
+          first: is ``short``.
+          second: goes on: over
+            two lines.
+
+        After it.
+        """
+
+    assert arguments.attribute_docs(Documented) == {
+        "first": "is short.",
+        "second": "goes on: over two lines.",
+    }
+
+
+@pytest.mark.parametrize("cls", [Config, TrainConfig, OptimizerConfig, DataConfig, EncoderRecommender])
+def test_every_field_has_a_help_text(cls):
+    assert set(arguments.attribute_docs(cls)) == {field.name for field in dataclasses.fields(cls)}

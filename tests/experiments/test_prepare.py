@@ -40,8 +40,8 @@ def test_the_core_is_taken_on_demand(prepare, tmp_path):
 
 def test_sequences_with_titles(prepare, tmp_path):
     (tmp_path / "a.seq.txt").write_text("ann\tx y z\nbob\ty z\n")
-    (tmp_path / "titles.tsv").write_text("item\ttitle\tcategories\nx\tThe X\tone|two\n")
-    log, _ = prepare(tmp_path / "a.seq.txt", "--items", tmp_path / "titles.tsv")
+    (tmp_path / "titles.tsv").write_text("item\ttitle\tcategories\tasin\nx\tThe X\tone|two\tB1\n")
+    log, _ = prepare(tmp_path / "a.seq.txt", "--items", tmp_path / "titles.tsv", "--items-id", "item")
     assert log.items.tolist() == [1, 2, 3, 2, 3]
     assert log.metadata.titles.to_list() == ["The X", None, None]
 

@@ -100,7 +100,9 @@ def test_popularity_needs_no_training(tmp_path, capsys):
     assert outcome.out.count("popularity @10") == 1
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, number, code):
     arguments = [*SMALL, "--train.epochs", "100000", "--train.patience", "100000", "--workdir", "run"]
     command = [sys.executable, str(EXPERIMENTS / "train.py"), *arguments]

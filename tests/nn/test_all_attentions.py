@@ -26,9 +26,7 @@ PROVIDERS = {
     "simple": Refined(mechanism="simple"),
     "simple-places": Refined(mechanism="simple", coordinates="places"),
     "value-weighted": Refined(mechanism="value_weighted"),
-    "value-weighted-places": Refined(mechanism="value_weighted", coordinates="places"),
     "additive": Refined(mechanism="additive"),
-    "additive-places": Refined(mechanism="additive", coordinates="places"),
     "simple-wasserstein": Refined(base=WASSERSTEIN, mechanism="simple"),
     "value-weighted-wasserstein": Refined(base=WASSERSTEIN, mechanism="value_weighted"),
     "additive-wasserstein": Refined(base=WASSERSTEIN, mechanism="additive"),
@@ -43,12 +41,20 @@ PROVIDERS = {
 }
 CAUSAL = [name for name in PROVIDERS if name != "vae-global"]
 DRAWING = ["vae", "vae-sampled", "diffusion", "diffusion-ddpm", "refined-vae"]
-ANY_MASK = ["dot", "wasserstein", "simple-places", "additive-places", "stochastic-places", "vae-global"]
+ANY_MASK = ["dot", "wasserstein", "simple-places", "stochastic-places", "vae-global"]
 WITHOUT_EFFECT = {"key/bias", "scores/key/bias"}
 """Adding one number to all scores of a row changes nothing: these gradients are 0 in exact arithmetic."""
 
 HIDDEN = jax.random.normal(jax.random.key(7), (3, LENGTH, WIDTH))
 ITEMS = jnp.array([[0, 0, 3, 1, 4, 1], [0] * 6, [5, 9, 2, 6, 5, 3]], jnp.int32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """Most of this file's time is compiling; the programs are tiny."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def over_gaussians(provider):

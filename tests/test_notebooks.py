@@ -1,0 +1,71 @@
+"""Notebooks run from top to bottom in an empty folder, and lie here with their outputs."""
+
+import importlib.util
+from pathlib import Path
+
+import nbformat
+import pytest
+from command_line import environment
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+def execute_module():
+    spec = importlib.util.spec_from_file_location("execute", FOLDER / "execute.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def texts(notebook: nbformat.NotebookNode, kind: str) -> list[str]:
+    """Outputs of a kind (``text/plain``, ``image/png``), in order."""
+    return [
+        output["data"][kind]
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if kind in output.get("data", {})
+    ]
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_lies_here_executed(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    assert execute_module().machine_paths(notebook) == []
+    assert texts(notebook, "image/png")
+    assert path.stat().st_size < 500_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path, tmp_path, monkeypatch):
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    notebook = execute_module().run_notebook(path, tmp_path)
+    committed = nbformat.read(path, as_version=4)
+    assert len(texts(notebook, "image/png")) == len(texts(committed, "image/png"))
+    assert len(texts(notebook, "text/plain")) == len(texts(committed, "text/plain"))
+    errors = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if output.get("name") == "stderr"
+    ]
+    assert errors == []
+
+
+def test_paths_of_a_machine_are_found():
+    output = nbformat.v4.new_output("stream", text="see /home/me/runs")
+    cell = nbformat.v4.new_code_cell("1", outputs=[output])
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    assert execute_module().machine_paths(notebook) == ["/home/me"]
