@@ -17,8 +17,8 @@ class TrainConfig:
       patience: evaluations without a better NDCG@10 before stopping.
       checkpoint_minutes: minutes between checkpoints, beside the one at each evaluation.
       keep_checkpoints: latest checkpoints that stay; the best one stays besides.
-      random_bits: generator of the keys of training; ``threefry2x32`` draws the same numbers on any number of
-        devices under ``jit``, ``rbg`` is cheaper where a model draws much noise from it (dropout masks do not).
+      random_bits: generator of the keys of training; ``rbg`` is cheaper where a model draws much noise from it
+        (dropout masks do not).
     """
 
     epochs: int = 200

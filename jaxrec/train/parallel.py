@@ -18,7 +18,7 @@ class ParallelConfig:
     """How work is spread over devices.
 
     Attributes:
-      mode: ``jit`` over a mesh with named shardings, or ``pmap``.
+      mode: ``jit`` (of ``shard_map`` over a mesh with named shardings), or ``pmap``.
       devices: devices that share each batch; 0 takes all there are.
     """
 
@@ -84,17 +84,29 @@ class Placement:
 
     def compile_step(self, recommender: Recommender, optimizer: optax.GradientTransformation) -> StepFunction:
         """Compiles ``steps(state, batches, key)`` for S batches; the state's buffers are reused."""
+        many = self.num_devices > 1 or self.config.mode == "pmap"
+        steps = scan_steps(make_train_step(recommender, optimizer, axis_name="data" if many else None))
         if self.config.mode == "pmap":
             return jax.pmap(
-                scan_steps(make_train_step(recommender, optimizer, axis_name="data")),
+                steps,
                 axis_name="data",
                 in_axes=(None, 1, None),
                 out_axes=(None, None),
                 devices=list(self.mesh.devices.flat),
                 donate_argnums=0,
             )
+        if many:
+            # Every device runs the step on its own rows. Left to the partitioner, the loss (blocks of packed
+            # tokens) would be gathered and computed by all.
+            steps = jax.shard_map(
+                steps,
+                mesh=self.mesh,
+                in_specs=(PartitionSpec(), PartitionSpec(None, "data"), PartitionSpec()),
+                out_specs=(PartitionSpec(), PartitionSpec()),
+                check_vma=False,  # the step adds over the axis itself
+            )
         return jax.jit(
-            scan_steps(make_train_step(recommender, optimizer)),
+            steps,
             in_shardings=(self.replicated, self.batch_sharding, self.replicated),
             out_shardings=(self.replicated, self.replicated),
             donate_argnums=0,

@@ -1,0 +1,129 @@
+"""Fills the tables of README.md from experiments/results; ``--check`` only says whether they are fresh.
+
+A table stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->``, and is made from the JSON files
+``NAME.json`` and ``NAME-*.json`` of the folder of results, in the order of their names. A file says by its
+``kind`` what it is:
+
+* ``benchmark``, as ``benchmark.py --json`` writes it;
+* ``evaluation``: ``{"kind": "evaluation", "command": ..., "model": ..., "result": ...}``, the result as
+  ``Run.evaluate`` returns and saves it, one file a model and data set.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import HEADINGS, describe_environment, line_of, main_records, markdown_table
+
+REPOSITORY = Path(__file__).parents[1]
+MARKED = re.compile(r"<!-- table:(?P<name>[\w-]+) -->\n.*?<!-- /table:(?P=name) -->", re.DOTALL)
+OPENING = re.compile(r"<!-- table:([\w-]+) -->")
+METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10", "coverage@10": "coverage@10"}
+
+
+def benchmark_tables(contents: list[dict[str, Any]]) -> str:
+    """One table a file, under its machine, with the command that made it."""
+    parts = []
+    for content in contents:
+        records = main_records(content)
+        if not records:
+            raise ValueError(f"the benchmark of `{content['command']}` holds no measured record")
+        parts.append(
+            f"{describe_environment(records[0])}; by `{content['command']}`\n\n"
+            f"{markdown_table(HEADINGS, [line_of(record) for record in records])}"
+        )
+    return "\n\n".join(parts)
+
+
+def evaluation_tables(contents: list[dict[str, Any]]) -> str:
+    """One table of models for all; figures of different protocols say so in their row."""
+    lines = []
+    for content in contents:
+        result, card = content["result"], content["result"]["protocol"]
+        seen = "excluded" if card["exclude_seen"] else "included"
+        cells = [f"{result[name]:.4f}" if name in result else "" for name in METRICS]
+        lines.append(
+            [f"{card['data']}, {card['split']}, seen items {seen}", content["model"], *cells, f"`{content['command']}`"]
+        )
+    headings = ["data and protocol", "model", *METRICS.values(), "command"]
+    return markdown_table(headings, lines)
+
+
+KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+    "benchmark": benchmark_tables,
+    "evaluation": evaluation_tables,
+}
+
+
+def table_text(name: str, results: Path) -> str:
+    """The table of a name; empty where there is no file of it.
+
+    Raises:
+      ValueError: a file is not JSON, of an unknown kind, or of another kind than the others of the name.
+    """
+    paths = sorted({*results.glob(f"{name}.json"), *results.glob(f"{name}-*.json")})
+    contents = []
+    for path in paths:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
+        if not isinstance(content, dict) or content.get("kind") not in KINDS:
+            raise ValueError(f"{path} has no kind that a table is made of ({', '.join(KINDS)})")
+        contents.append(content)
+    kinds = {content["kind"] for content in contents}
+    if len(kinds) > 1:
+        raise ValueError(f"the files {name}*.json of {results} are of several kinds: {', '.join(sorted(kinds))}")
+    return KINDS[kinds.pop()](contents) if kinds else ""
+
+
+def refreshed(readme: str, results: Path) -> str:
+    """A README with every table made anew.
+
+    Raises:
+      ValueError: a table has no end, or see ``table_text``.
+    """
+    found = [match["name"] for match in MARKED.finditer(readme)]
+    opened = OPENING.findall(readme)
+    if found != opened:
+        odd = next(name for name in opened if opened.count(name) != found.count(name))
+        raise ValueError(f"the table {odd} of the README has no <!-- /table:{odd} -->")
+
+    def fill(match: re.Match) -> str:
+        text = table_text(match["name"], results)
+        inside = f"\n{text}\n\n" if text else ""
+        return f"<!-- table:{match['name']} -->\n{inside}<!-- /table:{match['name']} -->"
+
+    return MARKED.sub(fill, readme)
+
+
+def main(argv: list[str]) -> int:
+    """Writes the README, or with ``--check`` returns 1 if it is stale."""
+    parser = argparse.ArgumentParser("python experiments/readme_tables.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--readme", type=Path, default=REPOSITORY / "README.md")
+    parser.add_argument("--results", type=Path, default=REPOSITORY / "experiments" / "results")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is stale")
+    arguments = parser.parse_args(argv)
+    try:
+        former = arguments.readme.read_text(encoding="utf-8")
+        new = refreshed(former, arguments.results)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if new == former:
+        print(f"the tables of {arguments.readme} are fresh")
+    elif arguments.check:
+        print(f"the tables of {arguments.readme} are stale; run python experiments/readme_tables.py")
+        return 1
+    else:
+        arguments.readme.write_text(new, encoding="utf-8")
+        print(f"the tables of {arguments.readme} are written anew")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

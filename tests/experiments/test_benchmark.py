@@ -1,0 +1,195 @@
+"""``benchmark.py``: every section gives true records, in this process and as a person runs it."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+from command_line import assert_one_sentence, experiment, run_apart, run_here
+
+from jaxrec.batch import SequenceBatch
+from jaxrec.losses import SoftmaxLoss
+from jaxrec.models.encoder import EncoderRecommender
+from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
+
+experiment("benchmark")
+from benchmarks import apart, dataset, device, report, sections, settings, timing  # noqa: E402
+
+QUICK = ("--quick", "--width", "8", "--simulated-users", "100")
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return settings.parse_settings([*QUICK])
+
+
+def rows_of(quick, section, number=0):
+    module = sections.SECTIONS[section]
+    return sections.measure_case(dataclasses.asdict(quick), section, module.cases(quick)[number])
+
+
+def check_record(record):
+    assert {"jaxrec", "jax", "device", "platform", "cores", "date"} <= record["environment"].keys()
+    timed = record["timing"]
+    assert timed["repeats"] >= 1
+    assert 0 < timed["lowest_seconds"] <= timed["median_seconds"] <= timed["highest_seconds"]
+    assert json.loads(json.dumps(record)) == record
+    what, figure = report.line_of(record)
+    assert what
+    assert any(character.isdigit() for character in figure)
+
+
+def test_training_measures_the_loop_and_each_bucket(quick):
+    loop, *steps = rows_of(quick, "training")
+    for record in (loop, *steps):
+        check_record(record)
+    assert loop["case"]["part"] == "loop"
+    assert {record["case"]["length"] for record in steps} <= {4, 8}
+    results = loop["results"]
+    assert results["tokens_per_second"] >= results["targets_per_second"] > 0
+    assert loop["timing"]["repeats"] == quick.epochs
+    arrays = quick.arrays()
+    windows = np.minimum(np.maximum(arrays.train_ends - arrays.offsets[:-1] - 1, 0), 8).sum()
+    per_epoch = results["targets_per_second"] * loop["timing"]["median_seconds"]
+    assert windows / 3 < per_epoch < 3 * arrays.items.size
+    for record in steps:
+        assert 0 < record["results"]["share_of_matrix_product"] < 2
+        assert record["results"]["compile_seconds"] > 0
+
+
+def test_popularity_is_not_trained_but_recommends(quick):
+    quick = dataclasses.replace(quick, presets=("popularity",))
+    (record,) = rows_of(quick, "training")
+    assert "not trained" in record["skipped"]
+    for record in rows_of(quick, "recommend"):
+        check_record(record)
+
+
+def test_recommend_measures_many_and_one(quick):
+    records = rows_of(quick, "recommend")
+    parts = [record["case"]["part"] for record in records]
+    assert parts == ["bulk", "one user", "bulk, own ids", "one user, own ids"]
+    for record in records:
+        check_record(record)
+        assert record["case"]["users"] == 100
+    one = records[1]["results"]
+    assert one["p50_seconds"] <= one["p99_seconds"]
+
+
+def test_pipeline_counts_all_sequences(quick):
+    (record,) = rows_of(quick, "pipeline")
+    check_record(record)
+    results = record["results"]
+    assert results["sequences_per_second"] <= results["targets_per_second"]
+    assert results["targets_per_second"] <= record["case"]["max_length"] * results["sequences_per_second"]
+
+
+def test_prepare_writes_and_reads_the_same_log(tmp_path):
+    preparing = sections.SECTIONS["prepare"]
+    rows = preparing.write_log(str(tmp_path), 3000)
+    logs = []
+    for kind in preparing.FORMATS:
+        found = preparing.read_log(str(tmp_path / f"events.{kind}"), str(tmp_path / kind))
+        assert found["seconds"] == pytest.approx(found["read_seconds"] + found["save_seconds"])
+        assert found["peak_memory_bytes"] > 1 << 20
+        logs.append(experiment("benchmarks.dataset").load_arrays(str(tmp_path / kind), users=1, items=1))
+        header = json.loads((tmp_path / kind / "header.json").read_text())
+        assert header["interactions"] == rows
+    np.testing.assert_array_equal(logs[0].items, logs[1].items)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_softmax_measures_loss_and_step(quick, number):
+    (record,) = rows_of(quick, "softmax", number)
+    check_record(record)
+    results = record["results"]
+    assert results["memory_beside_bytes"] + results["state_bytes"] < results["peak_memory_bytes"]
+    table = 4 * quick.softmax_items[0] * quick.softmax_widths[0]
+    assert results["state_bytes"] >= (2 if number == 0 else 4) * table
+
+
+def test_flops_of_a_step_are_those_of_its_matrix_products():
+    """Six FLOPs a token and weight of the encoder, six a token and entry of the item table."""
+    model = EncoderRecommender(num_items=511, width=32, max_length=16, num_layers=1, dropout_rate=0.0)
+    optimizer = make_optimizer(OptimizerConfig(name="sgd"), steps_per_epoch=1, total_steps=1)
+    shape = (16, 16)
+    ones = np.ones(shape, np.int32)
+    batch = SequenceBatch(ones, ones, np.ones(shape, np.float32))
+    flops = device.step_flops(model, optimizer, batch)
+    expected = 6 * 256 * (6 * 32 * 32 + 512 * 32)
+    assert expected < flops < 1.5 * expected
+    blocks = dataclasses.replace(model, loss_function=SoftmaxLoss(block=32))
+    assert device.step_flops(blocks, optimizer, batch) == flops, "a loop over blocks counts in full"
+    half = batch.replace(weights=np.concatenate([np.ones((8, 16)), np.zeros((8, 16))]).astype(np.float32))
+    assert flops - device.step_flops(blocks, optimizer, half) == 6 * 128 * 512 * 32
+
+
+def test_times_stop_at_the_budget():
+    calls = []
+    times = timing.repeat(lambda: calls.append(1), repeats=5, warmups=2, budget_seconds=0.0)
+    assert (len(calls), len(times.wall)) == (3, 1)
+    assert len(timing.repeat(lambda: calls.append(1), repeats=5).wall) == 5
+    record = timing.Times([1.0, 2.0, 6.0], [0.5, 0.5, 0.5], 1).record()
+    assert (record["median_seconds"], record["lowest_seconds"], record["highest_seconds"]) == (2.0, 1.0, 6.0)
+
+
+def test_without_polars_simulated_data_and_folders_are_read(monkeypatch, tmp_path):
+    with_polars = dataset.load_arrays("simulated", users=50, items=60)
+    with_polars.split.interactions.save(tmp_path / "log")
+    monkeypatch.setattr(dataset, "missing", lambda packages: list(packages))
+    from_folder = dataset.load_arrays(str(tmp_path / "log"), users=1, items=1)
+    simulated = dataset.load_arrays("simulated", users=50, items=60)
+    np.testing.assert_array_equal(from_folder.items, with_polars.items)
+    np.testing.assert_array_equal(from_folder.train_ends, with_polars.train_ends)
+    assert (from_folder.split, simulated.num_users, simulated.num_items) == (None, 50, 60)
+    with pytest.raises(ValueError, match=r"without polars events\.csv cannot be read"):
+        dataset.load_arrays("events.csv", users=1, items=1)
+
+
+def test_a_section_without_its_packages_is_skipped(monkeypatch, quick):
+    monkeypatch.setattr(sections, "missing", lambda packages: list(packages))
+    (record,) = sections.run_case(quick, "pipeline", {"preset": "sasrec"})
+    assert record["skipped"] == "grain not installed"
+
+
+def test_flags_without_tyro_are_the_same(monkeypatch):
+    argv = ["--presets", "sasrec,popularity", "--devices", "1,2", "--no-quick", "--epochs", "2", "--data", "x"]
+    expected = settings.parse_settings(argv)
+    monkeypatch.setattr(settings, "missing", lambda packages: list(packages))
+    assert settings.parse_settings(argv) == expected
+    assert expected.presets == ("sasrec", "popularity")
+    assert expected.devices == (1, 2)
+
+
+def test_what_fails_in_its_process_is_told():
+    with pytest.raises(RuntimeError, match="no preset 'nothing'"):
+        apart.run_apart("jaxrec.presets:preset", name="nothing")
+    assert apart.run_apart("benchmarks.dataset:missing", packages=["numpy", "no_such"]) == ["no_such"]
+
+
+def test_wrong_flags(capsys):
+    outcome = run_here("benchmark.py", "--sections", "trainin", capsys=capsys)
+    assert_one_sentence(outcome, "there is no section 'trainin'; did you mean 'training'?")
+    assert_one_sentence(run_here("benchmark.py", "--epochs", "0", capsys=capsys), "--epochs must be at least 1")
+
+
+@pytest.mark.slow
+def test_as_a_person_runs_it(tmp_path):
+    flags = ("--devices", "1,2", "--modes", "jit,pmap", "--sections", "training", "prepare")
+    outcome = run_apart("benchmark.py", *QUICK, *flags, "--json", tmp_path / "out", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    content = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert "--quick" in content["command"]
+    loops = [record for record in content["records"] if record["case"].get("part") == "loop"]
+    assert sorted((record["case"]["mode"], record["case"]["devices"]) for record in loops) == [
+        ("jit", 1),
+        ("jit", 2),
+        ("pmap", 1),
+        ("pmap", 2),
+    ]
+    markdown = (tmp_path / "out" / "benchmark.md").read_text()
+    assert "## training" in markdown
+    assert "(csv)" in markdown
+    assert "targets/s" in outcome.out
+    assert sys.executable not in outcome.out

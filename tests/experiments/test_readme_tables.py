@@ -1,0 +1,108 @@
+"""``readme_tables.py``: fresh tables in the README, written from results, errors in one sentence."""
+
+import json
+
+import pytest
+from command_line import ROOT, experiment
+
+BENCHMARK = {
+    "kind": "benchmark",
+    "command": "python experiments/benchmark.py",
+    "records": [
+        {
+            "section": "pipeline",
+            "case": {"data": "toys", "max_length": 8, "steps": 2},
+            "results": {"sequences_per_second": 2_500_000.0, "targets_per_second": 9_000_000.0},
+            "timing": {},
+            "environment": {
+                "platform": "cpu",
+                "processor": "Abacus",
+                "device": "cpu",
+                "cores": 2,
+                "jaxrec": "0.1",
+                "jax": "0.9",
+                "python": "3.11",
+                "date": "2026-01-02T03:04:05+00:00",
+                "load_average": 0.1,
+            },
+        },
+        {"section": "prepare", "case": {"rows": 5}, "skipped": "polars not installed"},
+    ],
+}
+EVALUATION = {
+    "kind": "evaluation",
+    "command": "python experiments/train.py --preset sasrec",
+    "model": "sasrec",
+    "result": {
+        "hr@10": 0.0931,
+        "ndcg@10": 0.0552,
+        "protocol": {"data": "toys", "split": "leave-one-out", "exclude_seen": True},
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "speed-cpu.json").write_text(json.dumps(BENCHMARK))
+    (tmp_path / "results.json").write_text(json.dumps(EVALUATION))
+    (tmp_path / "README.md").write_text(
+        "# a\n<!-- table:speed -->\nold\n<!-- /table:speed -->\n\n<!-- table:results -->\n<!-- /table:results -->\nend\n"
+    )
+    return tmp_path
+
+
+def run(folder, *flags):
+    return experiment("readme_tables").main(
+        ["--readme", str(folder / "README.md"), "--results", str(folder), *flags]
+    )
+
+
+def test_tables_of_the_readme_are_fresh(capsys):
+    assert experiment("readme_tables").main(["--check"]) == 0, capsys.readouterr().out
+    assert (ROOT / "README.md").exists()
+
+
+def test_writes_tables_and_finds_them_fresh(folder, capsys):
+    assert run(folder, "--check") == 1
+    assert "old" in (folder / "README.md").read_text(), "--check writes nothing"
+    assert run(folder) == 0
+    text = (folder / "README.md").read_text()
+    assert "| Grain pipeline, toys, L 8, 2 batches a call | 2.50 M sequences/s, 9.0 M targets/s |" in text
+    assert "Abacus, 2 cores; jaxrec 0.1, jax 0.9, Python 3.11; 2026-01-02" in text
+    assert "polars" not in text and "old" not in text
+    assert (
+        "| toys, leave-one-out, seen items excluded | sasrec | 0.0931 | 0.0552 |  |"
+        " `python experiments/train.py --preset sasrec` |" in text
+    )
+    assert text.endswith("<!-- /table:results -->\nend\n")
+    assert run(folder, "--check") == 0
+
+
+def test_a_changed_result_makes_the_readme_stale(folder):
+    run(folder)
+    changed = json.loads(json.dumps(EVALUATION))
+    changed["result"]["hr@10"] = 0.5
+    (folder / "results.json").write_text(json.dumps(changed))
+    assert run(folder, "--check") == 1
+
+
+def test_a_table_without_results_is_empty(folder):
+    (folder / "results.json").unlink()
+    run(folder)
+    assert "<!-- table:results -->\n<!-- /table:results -->" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("results.json", "{", "is not JSON"),
+        ("results.json", '{"kind": "poem"}', "has no kind"),
+        ("results-b.json", json.dumps(BENCHMARK), "several kinds"),
+        ("speed-cpu.json", json.dumps({**BENCHMARK, "records": []}), "no measured record"),
+        ("README.md", "<!-- table:speed -->\n", "has no <!-- /table:speed -->"),
+    ],
+)
+def test_what_cannot_be_used_is_named(folder, capsys, name, text, words):
+    (folder / name).write_text(text)
+    assert run(folder) == 2
+    assert words in capsys.readouterr().err
