@@ -7,15 +7,38 @@ from typing import Any
 
 from jaxrec import losses
 from jaxrec.data.source import DataConfig
+from jaxrec.diffusion import GaussianProcess, Noise, Sampler
+from jaxrec.diffusion.schedule import (
+    CosineSchedule,
+    LinearSchedule,
+    PiecewiseLinearSchedule,
+    SquareRootSchedule,
+    TruncatedCosineSchedule,
+    TruncatedLinearSchedule,
+)
+from jaxrec.models.denoising import Objective
+from jaxrec.models.diffurec import DiffuRecRecommender
+from jaxrec.models.diffurecsys import DiffuRecSysRecommender
 from jaxrec.models.encoder import EncoderRecommender, Penalty
 from jaxrec.models.popularity import PopularityRecommender
+from jaxrec.models.stosa import DistanceLoss, StosaRecommender
 from jaxrec.nn.attention import DotProduct
+from jaxrec.nn.diffusion_attention import DiffusionAttention
+from jaxrec.nn.refinement import Refined
+from jaxrec.nn.stochastic import WassersteinScores
+from jaxrec.nn.vae_attention import VaeAttention
 from jaxrec.serialization import Components, from_json, to_json
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
 from jaxrec.train.parallel import ParallelConfig
 
-Model = EncoderRecommender | PopularityRecommender
+Model = (
+    EncoderRecommender
+    | StosaRecommender
+    | DiffuRecRecommender
+    | DiffuRecSysRecommender
+    | PopularityRecommender
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +96,28 @@ COMPONENTS: Components = {
         ParallelConfig,
         EvaluationConfig,
         EncoderRecommender,
+        StosaRecommender,
+        DiffuRecRecommender,
+        DiffuRecSysRecommender,
         PopularityRecommender,
         Penalty,
+        Objective,
         DotProduct,
+        Refined,
+        WassersteinScores,
+        VaeAttention,
+        DiffusionAttention,
+        GaussianProcess,
+        Noise,
+        Sampler,
+        LinearSchedule,
+        TruncatedLinearSchedule,
+        PiecewiseLinearSchedule,
+        CosineSchedule,
+        TruncatedCosineSchedule,
+        SquareRootSchedule,
         *losses.LOSSES.values(),
+        DistanceLoss,
     )
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 
-KIND = "kind"
+KIND = "class"  # no dataclass can have a field of this name
 PLAIN = (bool, int, float, str)
 FILLED_BY_OWNER = ("parent", "name", "num_heads", "max_length", "dtype")
 Components = dict[str, type]
@@ -22,7 +22,7 @@ def config_fields(cls: type) -> list[dataclasses.Field]:
 
 
 def to_json(value: Any) -> Any:
-    """A JSON-able form: a dataclass becomes an object with its class name under ``kind``."""
+    """A JSON-able form: a dataclass becomes an object with its class name under ``class``."""
     if dataclasses.is_dataclass(value):
         fields = {field.name: to_json(getattr(value, field.name)) for field in config_fields(type(value))}
         return {KIND: type(value).__name__, **fields}
@@ -39,7 +39,7 @@ def from_json(data: Any, expected: Any, components: Components, path: str = "con
     Args:
       data: what ``json.load`` gave.
       expected: the type hint of the place it goes to.
-      components: the dataclasses that ``kind`` may name.
+      components: the dataclasses that ``class`` may name.
       path: where in the config this is, for messages.
 
     Raises:

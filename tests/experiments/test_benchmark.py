@@ -121,7 +121,7 @@ def test_flops_of_a_step_are_those_of_its_matrix_products():
     assert expected < flops < 1.5 * expected
     blocks = dataclasses.replace(model, loss_function=SoftmaxLoss(block=32))
     assert device.step_flops(blocks, optimizer, batch) == flops, "a loop over blocks counts in full"
-    half = batch.replace(weights=np.concatenate([np.ones((8, 16)), np.zeros((8, 16))]).astype(np.float32))
+    half = batch._replace(weights=np.concatenate([np.ones((8, 16)), np.zeros((8, 16))]).astype(np.float32))
     assert flops - device.step_flops(blocks, optimizer, half) == 6 * 128 * 512 * 32
 
 
