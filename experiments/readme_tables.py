@@ -47,7 +47,12 @@ def evaluation_tables(contents: list[dict[str, Any]]) -> str:
         seen = "excluded" if card["exclude_seen"] else "included"
         cells = [f"{result[name]:.4f}" if name in result else "" for name in METRICS]
         lines.append(
-            [f"{card['data']}, {card['split']}, seen items {seen}", content["model"], *cells, f"`{content['command']}`"]
+            [
+                f"{card['data']}, {card['split']}, seen items {seen}",
+                content["model"],
+                *cells,
+                f"`{content['command']}`",
+            ]
         )
     headings = ["data and protocol", "model", *METRICS.values(), "command"]
     return markdown_table(headings, lines)
@@ -77,7 +82,9 @@ def table_text(name: str, results: Path) -> str:
         contents.append(content)
     kinds = {content["kind"] for content in contents}
     if len(kinds) > 1:
-        raise ValueError(f"the files {name}*.json of {results} are of several kinds: {', '.join(sorted(kinds))}")
+        raise ValueError(
+            f"the files {name}*.json of {results} are of several kinds: {', '.join(sorted(kinds))}"
+        )
     return KINDS[kinds.pop()](contents) if kinds else ""
 
 
@@ -103,7 +110,9 @@ def refreshed(readme: str, results: Path) -> str:
 
 def main(argv: list[str]) -> int:
     """Writes the README, or with ``--check`` returns 1 if it is stale."""
-    parser = argparse.ArgumentParser("python experiments/readme_tables.py", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        "python experiments/readme_tables.py", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--readme", type=Path, default=REPOSITORY / "README.md")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "experiments" / "results")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is stale")

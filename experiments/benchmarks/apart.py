@@ -24,7 +24,7 @@ def run_apart(function: str, *, fake_devices: int = 1, **arguments: Any) -> Any:
       **arguments: of the function.
 
     Raises:
-      RuntimeError: the process failed; with the last line that it wrote.
+      RuntimeError: the function raised an error, or the process was ended; says which.
     """
     with tempfile.TemporaryDirectory(prefix="jaxrec-benchmark-") as folder:
         answer = Path(folder) / "answer.json"
@@ -37,9 +37,12 @@ def run_apart(function: str, *, fake_devices: int = 1, **arguments: Any) -> Any:
             stderr=subprocess.PIPE,
             text=True,
         )
-        if done.returncode or not answer.exists():
+        if not answer.exists():
             raise RuntimeError(_reason(done.returncode, done.stderr))
-        return json.loads(answer.read_text(encoding="utf-8"))
+        reply = json.loads(answer.read_text(encoding="utf-8"))
+        if "error" in reply:
+            raise RuntimeError(reply["error"])
+        return reply["result"]
 
 
 def _environment(fake_devices: int) -> dict[str, str]:
@@ -66,8 +69,11 @@ def find(function: str) -> Callable[..., Any]:
 def main() -> None:
     """Answers one request from standard input."""
     request = json.loads(sys.stdin.read())
-    result = find(request["function"])(**request["arguments"])
-    Path(request["answer"]).write_text(json.dumps(result), encoding="utf-8")
+    try:
+        reply = {"result": find(request["function"])(**request["arguments"])}
+    except Exception as error:  # told by the process that asked
+        reply = {"error": f"{type(error).__name__}: {error}"}
+    Path(request["answer"]).write_text(json.dumps(reply), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from benchmarks.timing import peak_resident_bytes, repeat
 
+from benchmarks.timing import peak_resident_bytes, repeat
 from jaxrec.batch import SequenceBatch
 from jaxrec.losses import SoftmaxLoss
 from jaxrec.recommender import Recommender

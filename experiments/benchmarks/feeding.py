@@ -9,7 +9,6 @@ from benchmarks.rows import Row, row, skipped
 from benchmarks.settings import Settings
 from benchmarks.timing import repeat
 from benchmarks.training import plan_of
-
 from jaxrec.models.popularity import PopularityRecommender
 
 NEEDS = ("grain",)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
 from benchmarks.device import peak_memory, tree_bytes
 from benchmarks.rows import Row, row
 from benchmarks.settings import Settings
 from benchmarks.timing import repeat, resident_bytes
-
 from jaxrec.batch import SequenceBatch
 from jaxrec.losses import SoftmaxLoss
 from jaxrec.models.encoder import EncoderRecommender
@@ -82,7 +83,7 @@ def loss_program(case: dict[str, Any]) -> tuple[Callable[[], None], int]:
     )(key)
 
     def mean(arrays: tuple, targets: jax.Array) -> jax.Array:
-        total, weight = loss(*arrays, targets, np.ones(tokens, np.float32), key, num_items=num_items)
+        total, weight = loss(*arrays, targets, jnp.ones(tokens), key, num_items=num_items)
         return total / weight
 
     compiled = jax.jit(jax.value_and_grad(mean)).lower(arrays, targets).compile()

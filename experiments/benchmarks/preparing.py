@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from benchmarks.apart import run_apart
 from benchmarks.rows import Row, row
 from benchmarks.settings import Settings

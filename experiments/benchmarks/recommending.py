@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
+
+import jaxrec
 from benchmarks.dataset import Arrays
 from benchmarks.device import peak_memory
 from benchmarks.rows import Row, row, skipped
 from benchmarks.settings import Settings
 from benchmarks.timing import Times, repeat
-
-import jaxrec
 from jaxrec.bulk import ListRequest, trained_items
 from jaxrec.config import Config
 from jaxrec.models.popularity import PopularityRecommender

@@ -6,7 +6,6 @@ import re
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from benchmarks.dataset import Arrays, load_arrays, missing
-
 from jaxrec.config import Config
 from jaxrec.presets import preset
 from jaxrec.train.parallel import ParallelConfig
@@ -93,7 +92,8 @@ class Settings:
     quick: bool = False
     debug: bool = False
 
-    def __post_init__(self):
+    def check(self) -> None:
+        """Raises ValueError for what cannot be measured."""
         for name in ("epochs", "repeats", "one_user_repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
@@ -128,11 +128,16 @@ def _replace_known(value: Any, **changes: Any) -> Any:
 
 
 def parse_settings(argv: list[str]) -> Settings:
-    """Reads the flags; through tyro, or without it (on a bare machine) through argparse."""
+    """Reads the flags; through tyro, or without it (on a bare machine) through argparse.
+
+    Raises:
+      ValueError: a value is out of range.
+    """
     argv = [
         part for text in argv for part in (text.split(",") if re.fullmatch(r"\w+(,\w+)+", text) else [text])
     ]
     settings = _parse_plainly(argv) if missing(("tyro",)) else _parse(argv)
+    settings.check()
     if not settings.quick:
         return settings
     given = {name: value for name, value in vars(settings).items() if value != getattr(Settings(), name)}

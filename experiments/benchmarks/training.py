@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
+
 from benchmarks.dataset import Arrays, missing
 from benchmarks.device import matrix_product_peak, peak_memory, step_flops, tree_bytes
 from benchmarks.rows import Row, row, skipped
 from benchmarks.settings import Settings
 from benchmarks.timing import Times, repeat
-
 from jaxrec.config import Config
 from jaxrec.data.windows import ROW_MULTIPLE, WindowPlan, plan_windows
 from jaxrec.models.popularity import PopularityRecommender
@@ -136,7 +136,7 @@ def time_loop(
     times = Times(np.diff(wall[ends]).tolist(), np.diff(processor[ends]).tolist(), warmups=1)
     calls = [plan.buckets[plan.call(index).bucket] for index in range(ends[0] + 1, ends[-1] + 1)]
     tokens = sum(plan.steps * bucket.rows_per_batch * bucket.length for bucket in calls)
-    seconds = wall[ends[-1]] - wall[ends[0]]
+    seconds = float(wall[ends[-1]] - wall[ends[0]])
     results = {
         "targets_per_second": float(targets[ends[-1]] - targets[ends[0]]) / seconds,
         "tokens_per_second": tokens / seconds,

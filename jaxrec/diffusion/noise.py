@@ -33,8 +33,10 @@ def draw_normal(key: PRNGKey, shape: tuple[int, ...]) -> Array:
       ValueError: the keys' shape is no prefix of ``shape``.
     """
     if key.shape != tuple(shape[: key.ndim]):
-        raise ValueError(f"keys of shape {key.shape} cannot draw noise of shape {tuple(shape)}: "
-                         "the keys' axes must be the leading axes of the noise")  # fmt: skip
+        raise ValueError(
+            f"keys of shape {key.shape} cannot draw noise of shape {tuple(shape)}: the keys' axes must be"
+            " the leading axes of the noise"
+        )
 
     def draw(one_key: PRNGKey) -> Array:
         return jax.random.normal(one_key, shape[key.ndim :], jnp.float32)

@@ -137,8 +137,10 @@ class DiffuRecSysRecommender(DenoisingRecommender):
         if self.form == "history-cached" and self.target_layers < 1:
             raise ValueError(f"target_layers must be at least 1, got {self.target_layers}")
         if self.form == "per-prefix" and self.objective.history_loss:
-            raise ValueError("objective.history_loss needs form='history-cached': per prefix, the history has"
-                             " no prediction of its own; set it to 0")  # fmt: skip
+            raise ValueError(
+                "objective.history_loss needs form='history-cached': per prefix, the history has no prediction"
+                " of its own; set it to 0"
+            )
         _ = self.sampler  # refuses wrong sampler settings at construction
 
     @property

@@ -121,7 +121,8 @@ def test_flops_of_a_step_are_those_of_its_matrix_products():
     assert expected < flops < 1.5 * expected
     blocks = dataclasses.replace(model, loss_function=SoftmaxLoss(block=32))
     assert device.step_flops(blocks, optimizer, batch) == flops, "a loop over blocks counts in full"
-    half = batch._replace(weights=np.concatenate([np.ones((8, 16)), np.zeros((8, 16))]).astype(np.float32))
+    half_weights = np.repeat([1.0, 0.0], 8)[:, None] * np.ones(16)
+    half = dataclasses.replace(batch, weights=half_weights.astype(np.float32))
     assert flops - device.step_flops(blocks, optimizer, half) == 6 * 128 * 512 * 32
 
 
@@ -154,7 +155,17 @@ def test_a_section_without_its_packages_is_skipped(monkeypatch, quick):
 
 
 def test_flags_without_tyro_are_the_same(monkeypatch):
-    argv = ["--presets", "sasrec,popularity", "--devices", "1,2", "--no-quick", "--epochs", "2", "--data", "x"]
+    argv = [
+        "--presets",
+        "sasrec,popularity",
+        "--devices",
+        "1,2",
+        "--no-quick",
+        "--epochs",
+        "2",
+        "--data",
+        "x",
+    ]
     expected = settings.parse_settings(argv)
     monkeypatch.setattr(settings, "missing", lambda packages: list(packages))
     assert settings.parse_settings(argv) == expected
@@ -171,7 +182,9 @@ def test_what_fails_in_its_process_is_told():
 def test_wrong_flags(capsys):
     outcome = run_here("benchmark.py", "--sections", "trainin", capsys=capsys)
     assert_one_sentence(outcome, "there is no section 'trainin'; did you mean 'training'?")
-    assert_one_sentence(run_here("benchmark.py", "--epochs", "0", capsys=capsys), "--epochs must be at least 1")
+    assert_one_sentence(
+        run_here("benchmark.py", "--epochs", "0", capsys=capsys), "--epochs must be at least 1"
+    )
 
 
 @pytest.mark.slow

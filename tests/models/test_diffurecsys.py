@@ -181,9 +181,9 @@ def plain_loss():
 )
 def test_every_option_changes_the_loss_and_keeps_it_finite(changes, plain_loss):
     model = dataclasses.replace(PLAIN, **changes)
-    total, gradient = loss_and_gradient(model, parameters(model), random_batch("history-cached"))
+    total = jax.jit(model.loss)(parameters(model), random_batch("history-cached"), KEY).total
+    assert np.isfinite(total)
     assert abs(total - plain_loss) > 1e-3
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize("objective", [Objective(target_dropout=1.0), Objective(own_estimate=1.0)])
@@ -197,7 +197,7 @@ def test_a_hidden_target_cannot_be_read(objective):
         context = model._encode(params, batch.items, KEY)
         return model._training_estimate(params, context, x0, 6, KEY)
 
-    x0 = np.ones((3, 6, 8), np.float32)
+    x0 = np.random.default_rng(5).normal(size=(3, 6, 8)).astype(np.float32)
     np.testing.assert_array_equal(estimate(model, x0), estimate(model, 5 * x0))
     assert np.abs(estimate(PLAIN, x0) - estimate(PLAIN, 5 * x0)).max() > 0.01
 

@@ -27,8 +27,6 @@ PROVIDERS = {
     "simple-places": Refined(mechanism="simple", coordinates="places"),
     "value-weighted": Refined(mechanism="value_weighted"),
     "additive": Refined(mechanism="additive"),
-    "simple-wasserstein": Refined(base=WASSERSTEIN, mechanism="simple"),
-    "value-weighted-wasserstein": Refined(base=WASSERSTEIN, mechanism="value_weighted"),
     "additive-wasserstein": Refined(base=WASSERSTEIN, mechanism="additive"),
     "stochastic": Refined(base=WASSERSTEIN, mechanism="stochastic"),
     "stochastic-places": Refined(base=WASSERSTEIN, mechanism="stochastic", coordinates="places"),
