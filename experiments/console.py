@@ -13,8 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from jaxrec.data.catalog import cache_folder
-
 NUMBERS_EXIT_CODE, INPUT_EXIT_CODE, INTERRUPT_EXIT_CODE = 1, 2, 130
 PLAIN_WIDTH = 110
 
@@ -86,6 +84,8 @@ def _calm_messages(errors: Console) -> None:
 
 def keep_compiled_programs() -> None:
     """Turns on jax's compilation cache in jaxrec's cache folder, unless jax has been given another one."""
+    from jaxrec.data.catalog import cache_folder  # brings polars, which a benchmark does without
+
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

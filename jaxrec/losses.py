@@ -60,9 +60,9 @@ def _flatten(query: Array, targets: Array, weights: Array) -> tuple[Array, Array
             "axes but the query's last"
         )
     return (
-        query.reshape(-1, query.shape[-1]),
-        targets.reshape(-1),
-        weights.reshape(-1).astype(jnp.float32),
+        jnp.asarray(query).reshape(-1, query.shape[-1]),
+        jnp.asarray(targets).reshape(-1),
+        jnp.asarray(weights, jnp.float32).reshape(-1),
     )
 
 

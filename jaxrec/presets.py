@@ -33,7 +33,7 @@ def sasrec() -> Config:
     return Config(
         model=EncoderRecommender(),
         optimizer=OptimizerConfig(learning_rate=1e-3),
-        train=TrainConfig(epochs=300, patience=10),
+        train=TrainConfig(epochs=300, evaluate_every=2, patience=10),
     )
 
 

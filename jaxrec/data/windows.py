@@ -28,17 +28,14 @@ class Bucket(NamedTuple):
       shortest: windows with this many targets (prefix items, for ``"last"``) or fewer are in shorter buckets.
       first_row: int64 ``[U + 1]``; the rows of user u are ``first_row[u]`` to ``first_row[u + 1]``.
       rows_per_batch: B of its batches.
+      num_rows: windows in this bucket, ``first_row[U]``.
     """
 
     length: int
     shortest: int
     first_row: np.ndarray
     rows_per_batch: int
-
-    @property
-    def num_rows(self) -> int:
-        """Windows in this bucket."""
-        return int(self.first_row[-1])
+    num_rows: int
 
 
 class Call(NamedTuple):
@@ -183,7 +180,7 @@ def cut_windows(
       Inputs int32, targets int32 and weights float32, each ``[n, L]``, right-aligned.
     """
     pass_seed = combine(seed, 2, bucket_number, passes, xp=xp)
-    rows = permute(places, int(bucket.num_rows), pass_seed, xp).astype(bucket.first_row.dtype)
+    rows = permute(places, bucket.num_rows, pass_seed, xp).astype(bucket.first_row.dtype)
     users = xp.searchsorted(bucket.first_row, rows, side="right") - 1
     number = rows - bucket.first_row[users]
     available = num_targets[users]
@@ -257,7 +254,7 @@ def plan_windows(
             rows = max(-(-int(counts.sum()) // row_multiple), 1) * row_multiple
         if counts.any():
             first_row = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-            buckets.append(Bucket(length, low, first_row, rows))
+            buckets.append(Bucket(length, low, first_row, rows, int(first_row[-1])))
         low = length
     batches = sum(bucket.num_rows / bucket.rows_per_batch for bucket in buckets)
     steps = min(steps, max(1, int(batches / 4)))

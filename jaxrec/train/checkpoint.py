@@ -133,14 +133,15 @@ class Checkpoints:
     def restore(self, step: int, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]]:
         """Reads one checkpoint onto the devices and shardings of ``state``.
 
-        ``data``, the Grain iterator, is put where it was; ``None`` leaves it out.
+        ``data``, the Grain iterator, is put where it was; ``None``, or a checkpoint without one (the windows were
+        cut on the device), leaves it out.
         """
         import grain.python as grain
 
         check_shapes(self.directory / str(step) / "state", state)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         items = {"state": ocp.args.StandardRestore(abstract), "progress": ocp.args.JsonRestore()}
-        if data is not None:
+        if data is not None and (self.directory / str(step) / "data").exists():
             items["data"] = grain.PyGrainCheckpointRestore(data)
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         if checksum(restored["state"]) != restored["progress"]["checksum"]:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import math
 import signal
 import threading
 import time
@@ -13,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrec.data.pipeline import CallIterator, CallSource
 from jaxrec.data.windows import WindowPlan
 from jaxrec.recommender import Recommender
 from jaxrec.train.checkpoint import Checkpoints
+from jaxrec.train.feed import make_feed
 from jaxrec.train.logging import Reporter, Silent
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrec.train.options import TrainConfig
@@ -40,6 +39,8 @@ class Progress:
       evaluated_epoch: last epoch that was evaluated.
       seconds: spent in training, evaluations included.
       targets: trained on so far.
+      loss_sum: of the targets since the last evaluation.
+      loss_targets: how many those are.
     """
 
     call: int = 0
@@ -48,6 +49,8 @@ class Progress:
     evaluated_epoch: int = 0
     seconds: float = 0.0
     targets: float = 0.0
+    loss_sum: float = 0.0
+    loss_targets: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,16 +148,16 @@ class Trainer:
         self.step_key = jax.device_put(
             jax.random.fold_in(jax.random.key(seed, impl=config.random_bits), 1), placement.replicated
         )
-        self.compiled_step = placement.compile_step(recommender, optimizer)
+        self.feed = make_feed(config.source, items, plan, placement)
+        self.compiled_step = placement.compile_step(recommender, optimizer, on_device=self.feed.on_device)
         self.progress = Progress()
-        self.data = CallIterator(CallSource(items, plan, jax.process_index(), jax.process_count()))
         self.state: TrainState = placement.put_state(create_state(recommender, optimizer, init_key))
-        restored = checkpoints.restore_latest(self.state, self.data.grain_iterator)
+        restored = checkpoints.restore_latest(self.state, self.feed.checkpointable)
         if restored is not None:
             self.state, record = restored
             self.progress = Progress(**record)
+            self.feed.seek(self.progress.call)
         self._pending: dict[str, Any] | None = None
-        self._last_loss = math.nan
         self._last_checkpoint = self._clock = time.monotonic()
         self._session_targets = self._session_seconds = 0.0
 
@@ -189,7 +192,7 @@ class Trainer:
             self.checkpoints.wait()
         finally:
             self.reporter.close()
-            self.data.close()
+            self.feed.close()
         interrupted = 0 if self.finished else stop.number
         params, step = self._best_params()
         return TrainResult(params, step, self.progress, interrupted)
@@ -206,9 +209,9 @@ class Trainer:
 
     def _dispatch(self) -> None:
         """Starts the next call, then collects the metrics of the one before it."""
-        batches = self.placement.put_batches(next(self.data))
+        inputs = next(self.feed)
         with jax.transfer_guard("disallow"):
-            self.state, metrics = self.compiled_step(self.state, batches, self.step_key)
+            self.state, metrics = self.compiled_step(self.state, inputs, self.step_key)
         self._collect()
         self._pending = metrics
         self.progress.call += 1
@@ -230,7 +233,8 @@ class Trainer:
                 f" {self.checkpoints.directory / str(good[-1]) if good else 'none yet'}. Lower the learning rate, clip"
                 " the gradient (optimizer.clip_norm), or use float32"
             )
-        self._last_loss = metrics["loss"]
+        self.progress.loss_sum += metrics["loss"] * metrics["weight"]
+        self.progress.loss_targets += metrics["weight"]
         self._session_targets += metrics.pop("weight")
         self._session_seconds += elapsed
         speed = self._session_targets / max(self._session_seconds, 1e-9)
@@ -253,14 +257,16 @@ class Trainer:
             now = time.monotonic()
             progress.seconds += now - self._clock
             self._clock = now
-            record = {"step": self.step, "epoch": self.epoch, "loss": self._last_loss, "best": better}
+            loss = progress.loss_sum / max(progress.loss_targets, 1.0)
+            progress.loss_sum = progress.loss_targets = 0.0
+            record = {"step": self.step, "epoch": self.epoch, "loss": loss, "best": better}
             self.reporter.evaluation({**record, "seconds": progress.seconds, **metrics})
         self._save(score)
 
     def _save(self, score: float | None = None) -> None:
         self._collect()
         record = dataclasses.asdict(self.progress)
-        self.checkpoints.save(self.step, self.state, self.data.grain_iterator, record, score=score)
+        self.checkpoints.save(self.step, self.state, self.feed.checkpointable, record, score=score)
         self._last_checkpoint = time.monotonic()
 
     def _best_params(self) -> tuple[Params, int]:

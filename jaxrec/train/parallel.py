@@ -1,16 +1,22 @@
 """Placing state and batches on devices, and compiling the step for them: ``jit`` over a mesh, or ``pmap``."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrec.batch import SequenceBatch
+from jaxrec.data.on_device import DeviceCall
 from jaxrec.recommender import Recommender
 from jaxrec.train.state import TrainState
-from jaxrec.train.step import StepFunction, make_train_step, scan_steps
+from jaxrec.train.step import Metrics, StepFunction, make_train_step, scan_steps
+from jaxrec.typing import PRNGKey
+
+InputStep = Callable[[TrainState, SequenceBatch | DeviceCall, PRNGKey], tuple[TrainState, Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,35 +88,64 @@ class Placement:
             )
         return jax.device_put(batches, self.batch_sharding)
 
-    def compile_step(self, recommender: Recommender, optimizer: optax.GradientTransformation) -> StepFunction:
-        """Compiles ``steps(state, batches, key)`` for S batches; the state's buffers are reused."""
-        many = self.num_devices > 1 or self.config.mode == "pmap"
-        steps = scan_steps(make_train_step(recommender, optimizer, axis_name="data" if many else None))
-        if self.config.mode == "pmap":
-            return jax.pmap(
-                steps,
-                axis_name="data",
-                in_axes=(None, 1, None),
-                out_axes=(None, None),
-                devices=list(self.mesh.devices.flat),
-                donate_argnums=0,
-            )
-        if many:
+    def compile_step(
+        self, recommender: Recommender, optimizer: optax.GradientTransformation, *, on_device: bool = False
+    ) -> InputStep:
+        """Compiles ``steps(state, inputs, key)`` for S batches; the state's buffers are reused.
+
+        Args:
+          recommender: whose loss is minimised.
+          optimizer: optax transformation.
+          on_device: whether inputs are ``DeviceCall``, from which each device cuts its own rows, or batches as
+            ``put_batches`` places them.
+        """
+        pmap = self.config.mode == "pmap"
+        axis = "data" if pmap or self.num_devices > 1 else None
+        steps = scan_steps(make_train_step(recommender, optimizer, axis_name=axis))
+        if on_device:
+            steps = self._cutting(steps, axis)
+        if pmap:
+            return self._pmap(steps, on_device)
+        whole, rows = PartitionSpec(), PartitionSpec() if on_device else self.batch_sharding.spec
+        if axis:
             # Every device runs the step on its own rows. Left to the partitioner, the loss (blocks of packed
             # tokens) would be gathered and computed by all.
             steps = jax.shard_map(
                 steps,
                 mesh=self.mesh,
-                in_specs=(PartitionSpec(), PartitionSpec(None, "data"), PartitionSpec()),
-                out_specs=(PartitionSpec(), PartitionSpec()),
+                in_specs=(whole, rows, whole),
+                out_specs=(whole, whole),
                 check_vma=False,  # the step adds over the axis itself
             )
         return jax.jit(
             steps,
-            in_shardings=(self.replicated, self.batch_sharding, self.replicated),
+            in_shardings=(self.replicated, NamedSharding(self.mesh, rows), self.replicated),
             out_shardings=(self.replicated, self.replicated),
             donate_argnums=0,
         )
+
+    def _pmap(self, steps: InputStep, on_device: bool) -> InputStep:
+        """The steps under ``pmap``, state and key not stacked."""
+        # pmap wants something to map over, also where each device cuts its own rows.
+        numbers = jax.device_put(np.arange(self.num_devices), NamedSharding(self.mesh, PartitionSpec("data")))
+        mapped = jax.pmap(
+            lambda state, inputs, key, number: steps(state, inputs, key),
+            axis_name="data",
+            in_axes=(None, None if on_device else 1, None, 0),
+            out_axes=(None, None),
+            devices=list(self.mesh.devices.flat),
+            donate_argnums=0,
+        )
+        return lambda state, inputs, key: mapped(state, inputs, key, numbers)
+
+    def _cutting(self, steps: StepFunction, axis: str | None) -> InputStep:
+        """The same steps from a ``DeviceCall``."""
+
+        def cut_and_step(state: TrainState, call: DeviceCall, key: PRNGKey) -> tuple[TrainState, Metrics]:
+            part = jax.lax.axis_index(axis) if axis else 0
+            return steps(state, call.batches(part, self.num_devices), key)
+
+        return cut_and_step
 
 
 __all__ = ["ParallelConfig", "Placement"]

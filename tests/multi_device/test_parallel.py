@@ -1,4 +1,4 @@
-"""jit over a mesh = pmap = one device, on 8 fake CPU devices, in loss, gradient norm and parameters."""
+"""jit over a mesh = pmap = one device, with batches from the host or cut on the device, on 8 fake CPU devices."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["jit", "pmap"])
+@pytest.mark.parametrize("way", ["jit", "pmap", "jit-device", "pmap-device"])
 def test_equal_to_one_device(results, way):
     compared = 0
     for name, expected in results.items():

@@ -16,40 +16,49 @@ jax.config.update("jax_platforms", "cpu")
 
 from jaxrec.data.windows import plan_windows
 from jaxrec.models.encoder import EncoderRecommender
+from jaxrec.models.stosa import StosaRecommender
+from jaxrec.nn.refinement import Refined
+from jaxrec.train.feed import make_feed
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrec.train.parallel import ParallelConfig, Placement
 from jaxrec.train.state import create_state
 
+SIZES = {"num_items": 60, "max_length": 8, "width": 16, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0}
 MODELS = {
-    "sasrec": EncoderRecommender(
-        num_items=60, max_length=8, width=16, num_layers=2, num_heads=2, dropout_rate=0.0
-    ),
+    "sasrec": EncoderRecommender(**SIZES),
+    "awrsr": EncoderRecommender(**SIZES, attention=Refined()),
+    "stosa": StosaRecommender(**SIZES),
 }
 WAYS = {
-    "one": ParallelConfig(devices=1),
-    "jit": ParallelConfig(mode="jit", devices=8),
-    "pmap": ParallelConfig(mode="pmap", devices=8),
+    "one": (ParallelConfig(devices=1), "grain"),
+    "jit": (ParallelConfig(mode="jit", devices=8), "grain"),
+    "pmap": (ParallelConfig(mode="pmap", devices=8), "grain"),
+    "jit-device": (ParallelConfig(mode="jit", devices=8), "device"),
+    "pmap-device": (ParallelConfig(mode="pmap", devices=8), "device"),
 }
 
 
-def train(model, way: ParallelConfig) -> dict[str, np.ndarray]:
+def train(model, way: ParallelConfig, source: str) -> dict[str, np.ndarray]:
     """Three calls of two plain-SGD steps (Adam would hide a wrong scale of the gradient)."""
     placement = Placement(way)
-    offsets = np.arange(101, dtype=np.int64) * 12
-    items = np.random.default_rng(0).integers(1, 61, 1200).astype(np.int32)
-    plan = plan_windows(offsets[:-1], offsets[1:], max_length=8, batch_targets=128, steps=2)
+    generator = np.random.default_rng(0)
+    offsets = np.concatenate([[0], np.cumsum(generator.integers(3, 13, 100))])  # unequal: so are the devices
+    items = generator.integers(1, 61, offsets[-1]).astype(np.int32)
+    plan = plan_windows(
+        offsets[:-1], offsets[1:], max_length=8, batch_targets=128, steps=2, length_buckets=False
+    )
     optimizer = make_optimizer(
         OptimizerConfig(name="sgd", learning_rate=0.5, warmup_steps=0), steps_per_epoch=1, total_steps=10
     )
     state = placement.put_state(create_state(model, optimizer, jax.random.key(0)))
-    step = placement.compile_step(model, optimizer)
+    feed = make_feed(source, items, plan, placement)
+    step = placement.compile_step(model, optimizer, on_device=feed.on_device)
     key = jax.device_put(jax.random.key(1), placement.replicated)
     records = []
-    for index in range(3):
-        batch = plan.batch(items, index)
-        batch.weights[:, ::3] = 0  # devices get unequal numbers of targets
-        state, metrics = step(state, placement.put_batches(batch), key)
+    for _ in range(3):
+        state, metrics = step(state, next(feed), key)
         records.append([float(metrics[name]) for name in ("loss", "grad_norm", "weight")])
+    feed.close()
     leaves = {
         f"params{jax.tree_util.keystr(path)}": np.asarray(leaf)
         for path, leaf in jax.tree.leaves_with_path(state.params)
@@ -62,7 +71,7 @@ if __name__ == "__main__":
     results = {
         f"{name}/{way}/{key}": value
         for name, model in MODELS.items()
-        for way, config in WAYS.items()
-        for key, value in train(model, config).items()
+        for way, (config, source) in WAYS.items()
+        for key, value in train(model, config, source).items()
     }
     np.savez(sys.argv[1], **results)

@@ -51,7 +51,7 @@ def small_model() -> EncoderRecommender:
     )
 
 
-def make_trainer(directory, *, epochs=4, patience=100, evaluate=None, reporter=None, learning_rate=1e-2):
+def make_trainer(directory, *, epochs=4, patience=100, evaluate=None, reporter=None, source="grain"):
     lengths = np.random.default_rng(0).integers(3, 20, 60)
     items, offsets = make_log(lengths)
     plan = plan_windows(offsets[:-1], offsets[1:], max_length=8, batch_targets=64, steps=2)
@@ -60,8 +60,8 @@ def make_trainer(directory, *, epochs=4, patience=100, evaluate=None, reporter=N
         items % 40 + 1,
         plan,
         Placement(ParallelConfig()),
-        TrainConfig(epochs=epochs, batch_targets=64, steps_per_call=2, patience=patience),
-        OptimizerConfig(learning_rate=learning_rate),
+        TrainConfig(epochs=epochs, batch_targets=64, steps_per_call=2, patience=patience, source=source),
+        OptimizerConfig(learning_rate=1e-2),
         checkpoints=Checkpoints(directory),
         evaluate=evaluate,
         seed=3,
@@ -96,6 +96,14 @@ def test_two_halves_make_a_whole(tmp_path):
     halves = run(tmp_path / "halves", epochs=4)
     assert whole.step == halves.step
     assert_same(whole.params, halves.params)
+
+
+def test_windows_cut_on_the_device_train_the_same_model(tmp_path):
+    whole = run(tmp_path / "grain", epochs=4)
+    device = run(tmp_path / "device", epochs=4, source="device")
+    assert_same(whole.params, device.params)
+    run(tmp_path / "mixed", epochs=2, source="device")
+    assert_same(whole.params, run(tmp_path / "mixed", epochs=4).params)
 
 
 def test_early_stopping_returns_the_best(tmp_path):
