@@ -1,6 +1,7 @@
 """Evaluates a run on its data; ``evaluate.py --help`` tells how."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from tables import make_table, print_metrics, print_table
 
 import jaxrec
 from jaxrec import artifact
+from jaxrec.config import config_to_json
 from jaxrec.data.source import load_split
 from jaxrec.models.popularity import PopularityRecommender
 
@@ -32,6 +34,7 @@ class EvaluateArguments:
       num_samples: draws averaged for a stochastic model.
       popularity: also evaluate the popularity baseline.
       out: a further JSON file for the result; it always lies in DIR/evaluations.
+      record: folder for a file that readme_tables.py makes a row of, such as experiments/results.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
       debug: show the full traceback of an error.
     """
@@ -43,6 +46,7 @@ class EvaluateArguments:
     num_samples: int = 1
     popularity: bool = True
     out: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    record: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
     cache: bool = True
     debug: bool = False
 
@@ -72,11 +76,39 @@ def main(argv: list[str]) -> int:
     if arguments.out:
         with artifact.writing(Path(arguments.out).parent):
             shutil.copyfile(written, arguments.out)
+    if arguments.record:
+        record_result(Path(arguments.record), run, result)
     say(
         console,
         f"\nwritten to {escape(str(written))}{escape(' and ' + arguments.out) if arguments.out else ''}",
     )
     return 0
+
+
+def record_result(folder: Path, run: jaxrec.Run, result: dict[str, Any]) -> Path:
+    """Writes a result with what made its run; ``readme_tables.py`` reads it."""
+    written = run.workdir / "training.json"
+    if not written.exists():
+        raise ValueError(
+            f"{written} is missing: only runs of train.py can be recorded; type its command again"
+        )
+    training = json.loads(written.read_text(encoding="utf-8"))
+    card = result["protocol"]
+    seen = "excluded" if card["exclude_seen"] else "included"
+    name = f"results-{card['data']}-{training['preset']}-seed{card['seed']}-{card['part']}-seen-{seen}.json"
+    config = config_to_json(run.config)
+    del config["data"]
+    content = {
+        "kind": "evaluation",
+        "command": training["command"],
+        "model": f"{training['preset']}, seed {card['seed']}",
+        "training": training,
+        "config": config,
+        "result": result,
+    }
+    with artifact.writing(folder):
+        artifact.write_json(folder / name, content)
+    return folder / name
 
 
 def print_groups(console: Console, groups: dict[str, dict[str, Any]]) -> None:

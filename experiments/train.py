@@ -2,8 +2,11 @@
 
 import csv
 import importlib.util
+import os
+import shlex
 from pathlib import Path
 
+import jax
 from arguments import parse_train_arguments
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say, script_path
 from rich.console import Console
@@ -11,6 +14,7 @@ from rich.markup import escape
 from tables import print_metrics, print_recommendations, user_histories
 
 import jaxrec
+from jaxrec import artifact
 from jaxrec.config import Config
 from jaxrec.data.source import SIMULATED, load_split, simulated_process
 from jaxrec.data.splits import Split
@@ -19,6 +23,7 @@ from jaxrec.train.logging import Record, Reporter, RichProgress, Several, Silent
 
 SHOWN_USERS = 3
 EXAMPLE_HISTORIES = "example-histories.csv"
+TRAINING = "training.json"
 
 
 class StepCounter(Silent):
@@ -49,8 +54,35 @@ def main(argv: list[str]) -> int:
         return 128 + run.interrupted
     if not counter.calls and not isinstance(run.recommender, PopularityRecommender):
         say(console, "this run is complete already; its results:")
+    record_training(run, arguments.preset or "model", argv)
     show_results(console, run, split, arguments.preset or "model")
     return 0
+
+
+def record_training(run: jaxrec.Run, name: str, argv: list[str]) -> None:
+    """Writes what made the run into its directory, for the results that cite it."""
+    leaves = jax.tree.leaves(run.params)
+    record = {
+        "preset": name,
+        "command": shown_command(argv),
+        "seconds": round(run.training_seconds, 1),
+        "parameters": sum(leaf.size for leaf in leaves),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cores": os.cpu_count(),
+    }
+    with artifact.writing(run.workdir):
+        artifact.write_json(run.workdir / TRAINING, record)
+
+
+def shown_command(argv: list[str]) -> str:
+    """The command without what is this machine's own: the run's directory, and the folders of files."""
+    kept, previous = [], ""
+    for word in argv:
+        if "--workdir" not in (word, previous) and not word.startswith("--workdir="):
+            kept.append(Path(word).name if Path(word).exists() else word)
+        previous = word
+    return shlex.join(["python", "experiments/train.py", *kept])
 
 
 def reporters(console: Console, workdir: Path) -> list[Reporter]:

@@ -110,10 +110,10 @@ def fit_attention(
     return AttentionFit(weights, row_divergence(targets, weights))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _fit(module: FreeInputs, targets: Array, key: PRNGKey, num_steps: int, learning_rate: Array) -> Array:
+@functools.partial(jax.jit, static_argnums=0)
+def _fit(module: FreeInputs, targets: Array, key: PRNGKey, num_steps: Array, learning_rate: Array) -> Array:
     """The fitted weights ``[N, L, L]`` of N targets."""
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
+    optimizer = optax.adam(lambda step: 0.5 * learning_rate * (1.0 + jnp.cos(jnp.pi * step / num_steps)))
     names = ("params", "latent", "diffusion")
 
     def fit_one(target: Array, target_key: PRNGKey) -> Array:
@@ -125,13 +125,13 @@ def _fit(module: FreeInputs, targets: Array, key: PRNGKey, num_steps: int, learn
         def loss(params: Params) -> Array:
             return jnp.mean(row_divergence(target, weights(params)))
 
-        def step(carry, _):
+        def step(_, carry: tuple[Params, optax.OptState]) -> tuple[Params, optax.OptState]:
             params, state = carry
             updates, state = optimizer.update(jax.grad(loss)(params), state)
-            return (optax.apply_updates(params, updates), state), None
+            return optax.apply_updates(params, updates), state
 
         params = module.init(rngs)["params"]
-        (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=num_steps)
+        params, _ = jax.lax.fori_loop(0, num_steps, step, (params, optimizer.init(params)))
         return weights(params)
 
     return jax.vmap(fit_one)(targets, jax.random.split(key, targets.shape[0]))

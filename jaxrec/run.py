@@ -1,6 +1,7 @@
 """A run: fitted parameters with all that is needed to use them, in memory or in one directory."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,7 +55,7 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({type(self.recommender).__name__} on {self.data['data']}, {self.workdir or 'not saved'})"
 
-    @property
+    @functools.cached_property
     def key(self) -> PRNGKey:
         """The fixed key of stochastic models at inference; the same user gets the same list everywhere."""
         return jax.random.key(self.config.seed, impl="threefry2x32")

@@ -19,6 +19,13 @@ RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def to_map(logits):
     return masked_softmax(jnp.asarray(logits, jnp.float32), MASK)
 
@@ -56,7 +63,6 @@ def test_a_map_of_lags_is_in_the_generated_families_only():
     [
         DiffusionAttention(),
         Refined(mechanism="simple"),
-        WassersteinScores(),
         Refined(base=WassersteinScores()),
         VaeAttention(latent_width=2, sample_at_inference=True),
     ],

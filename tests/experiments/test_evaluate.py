@@ -63,3 +63,20 @@ def test_in_a_process_of_its_own(fitted, tmp_path):
     outcome = run_apart("evaluate.py", "--workdir", fitted / "run", cwd=tmp_path)
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""
+
+
+def test_a_result_is_recorded_for_the_readme(fitted, capsys, tmp_path):
+    workdir, results = tmp_path / "run", tmp_path / "results"
+    data = ("--data", fitted / "log.csv", "--data.min-user", 1, "--data.min-item", 1)
+    refused = run_here("evaluate.py", "--workdir", fitted / "run", "--record", results, capsys=capsys)
+    assert_one_sentence(refused, "only runs of train.py can be recorded")
+    trained = run_here("train.py", "--preset", "popularity", *data, "--workdir", workdir, capsys=capsys)
+    assert trained.code == 0, trained.err
+    outcome = run_here("evaluate.py", "--workdir", workdir, "--record", results, capsys=capsys)
+    assert outcome.code == 0, outcome.err
+    (file,) = results.iterdir()
+    content = json.loads(file.read_text())
+    assert content["kind"] == "evaluation"
+    assert content["command"].startswith("python experiments/train.py --preset popularity --data log.csv")
+    assert str(tmp_path) not in file.read_text()
+    assert content["result"]["protocol"]["part"] == "test"

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from command_line import EXPERIMENTS, SMALL, assert_one_sentence, environment, run_apart, run_here
+from command_line import EXPERIMENTS, SMALL, assert_one_sentence, environment, experiment, run_apart, run_here
 
 import jaxrec
 
@@ -151,3 +151,13 @@ def test_a_misspelt_flag_is_named(tmp_path):
     assert "--train.epoch" in outcome.err + outcome.out
     assert "--train.epochs" in outcome.err + outcome.out
     assert "Traceback" not in outcome.err
+
+
+def test_shown_command_has_nothing_of_this_machine(tmp_path):
+    shown = experiment("train").shown_command
+    log = tmp_path / "events.csv"
+    log.write_text("")
+    argv = ["--preset", "sasrec", "--data", str(log), "--workdir", str(tmp_path), "--train.epochs", "3"]
+    expected = "python experiments/train.py --preset sasrec --data events.csv --train.epochs 3"
+    assert shown(argv) == expected
+    assert shown(["--workdir=here", *argv]) == expected

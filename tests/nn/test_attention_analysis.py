@@ -50,7 +50,7 @@ def quick_compilation():
 
 @functools.cache
 def parameters(name):
-    return MODELS[name].init(jax.random.key(0))
+    return jax.jit(MODELS[name].init)(jax.random.key(0))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -107,7 +107,7 @@ def test_samples_vary_where_the_model_draws():
         assert np.all(variance[..., 0, :] < 1e-12), "the oldest item has one key"
         assert np.all(variance[..., 1:, :].sum(-1) > 1e-8)
     still = sample_attention(MODELS["vae"], parameters("vae"), HISTORY, key=KEY, num_samples=3)
-    np.testing.assert_array_equal(sample_variance(still.weights), 0.0)
+    np.testing.assert_allclose(sample_variance(still.weights), 0.0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -150,15 +150,14 @@ def test_blocks_hold_only_what_causal_rows_may_use():
 
 
 def test_the_bound_of_query_key_logits_does_not_bind_generated_ones():
-    """C = 2 for items enough; weights near initialisation, blown up, so that nothing is rounded away."""
     sizes = SIZES | {"max_length": 16, "width": 4}
     history = np.random.default_rng(1).integers(1, 21, 16)
     ranks = {}
     for name, attention in (("dot", MODELS["dot"].attention), ("vae", MODELS["vae"].attention)):
         model = EncoderRecommender(**sizes, attention=attention)
-        params = jax.tree.map(lambda leaf: 3 * leaf, model.init(jax.random.key(2)))
+        params = jax.jit(model.init)(jax.random.key(2))
         ranks[name] = np.asarray(numeric_rank(key_block(capture_attention(model, params, history).logits)))
-    assert np.all(ranks["dot"] <= 3), "C, and one for the biases' constants within rounding"
+    assert np.all(ranks["dot"] <= 2), "C"
     assert np.all(ranks["vae"] >= 4)
 
 
