@@ -5,6 +5,8 @@ A table stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->``, and
 ``kind`` what it is:
 
 * ``benchmark``, as ``benchmark.py --json`` writes it;
+* ``comparison``, as ``compare.py`` writes it; besides under its own name, ``compare-DATA.json`` is found by a
+  table ``results-DATA``;
 * ``evaluation``: ``{"kind": "evaluation", "command": ..., "model": ..., "result": ...}``, the result as
   ``Run.evaluate`` returns and saves it, one file a model and data set.
 """
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import HEADINGS, describe_environment, line_of, main_records, markdown_table
+from comparison.report import readme_table
 
 REPOSITORY = Path(__file__).parents[1]
 MARKED = re.compile(r"<!-- table:(?P<name>[\w-]+) -->\n.*?<!-- /table:(?P=name) -->", re.DOTALL)
@@ -58,10 +61,17 @@ def evaluation_tables(contents: list[dict[str, Any]]) -> str:
     return markdown_table(headings, lines)
 
 
+def comparison_tables(contents: list[dict[str, Any]]) -> str:
+    """One table a file, under its protocol, with the command that made it."""
+    return "\n\n".join(readme_table(content) for content in contents)
+
+
 KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "benchmark": benchmark_tables,
     "evaluation": evaluation_tables,
+    "comparison": comparison_tables,
 }
+RESULTS, COMPARE = "results-", "compare-"
 
 
 def table_text(name: str, results: Path) -> str:
@@ -70,7 +80,10 @@ def table_text(name: str, results: Path) -> str:
     Raises:
       ValueError: a file is not JSON, of an unknown kind, or of another kind than the others of the name.
     """
-    paths = sorted({*results.glob(f"{name}.json"), *results.glob(f"{name}-*.json")})
+    names = [name, *([COMPARE + name.removeprefix(RESULTS)] if name.startswith(RESULTS) else [])]
+    paths = sorted(
+        {path for one in names for form in ("", "-*") for path in results.glob(f"{one}{form}.json")}
+    )
     contents = []
     for path in paths:
         try:

@@ -87,7 +87,10 @@ def make_members(arguments: CompareArguments) -> list[Member]:
         own |= {path: value for whom, path, value in changes if whom == name}
         for path, value in own.items():
             _set(content, path, value, name)
-        members.append(Member(name, config_from_json(content)))
+        try:
+            members.append(Member(name, config_from_json(content)))
+        except ValueError as error:
+            raise ValueError(f"the settings of {name}: {error}") from error
     return members
 
 

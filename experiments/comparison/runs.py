@@ -79,12 +79,17 @@ def read_record(
         record = json.loads(path.read_text(encoding="utf-8"))
         card = artifact.data_card(split)
         same_data = all(record["result"]["protocol"][name] == value for name, value in card.items())
-        if record["facts"]["config"] != config or not same_data:
+        if _without_data(record["facts"]["config"]) != _without_data(config) or not same_data:
             return None
         facts, results[protocol] = record["facts"], record["result"]
         with np.load(path.with_suffix(".npz")) as arrays:
             values[protocol] = dict(arrays)
     return RunRecord(member.name, seed, facts, results, values)
+
+
+def _without_data(config: dict[str, Any]) -> dict[str, Any]:
+    """The data may lie elsewhere now; its card says whether it is the same."""
+    return {name: value for name, value in config.items() if name != "data"}
 
 
 def make_record(

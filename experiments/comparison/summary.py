@@ -10,7 +10,7 @@ from jaxrec.config import differences
 from jaxrec.protocol import comparable
 from jaxrec.significance import bootstrap_intervals, paired_test
 
-KIND = "comparison"
+KIND, DIGITS = "comparison", 6
 GROUP_METRICS = ("hr@10", "ndcg@10")
 
 
@@ -144,7 +144,7 @@ def content_of(
             "parameters": own[0]["parameters"],
             **_spread([{"training_seconds": facts["training_seconds"]} for facts in own]),
         }
-    return {
+    content = {
         "kind": KIND,
         "command": command,
         "baseline": baseline,
@@ -153,6 +153,16 @@ def content_of(
         "timing": timing,
         "runs": runs,
     }
+    return _rounded(content)
+
+
+def _rounded(value: Any) -> Any:
+    """Figures with as many digits as they can bear, so that results stay small; configs as they are."""
+    if isinstance(value, dict):
+        return {key: part if key == "config" else _rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 __all__ = ["GROUP_METRICS", "KIND", "check_comparable", "content_of", "summarise"]

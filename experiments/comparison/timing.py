@@ -1,6 +1,7 @@
 """What a training step and a recommendation cost, of all models in turn, so that load falls on all alike."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -79,26 +80,28 @@ class _Timer:
         recommender = dataclasses.replace(config.model, num_items=arrays.num_items)
         placement = Placement(config.parallel)
         plan = plan_of(arrays, recommender, config, placement.num_devices)
-        calls = [plan.call(index).bucket for index in range(plan.calls_per_epoch)]
         self.steps = plan.steps
-        self.calls_of_bucket = {bucket: calls.count(bucket) for bucket in sorted(set(calls))}
+        self.calls_of_bucket = [
+            bucket.num_rows / (plan.steps * bucket.rows_per_batch) for bucket in plan.buckets
+        ]  # in an epoch, on average
         optimizer = make_optimizer(
             config.optimizer, steps_per_epoch=plan.calls_per_epoch * plan.steps, total_steps=10_000
         )
         self.key = jax.device_put(jax.random.key(1, impl=config.train.random_bits), placement.replicated)
         self.state = placement.put_state(create_state(recommender, optimizer, jax.random.key(0)))
         self.step = placement.compile_step(recommender, optimizer)
-        self.batches = {
-            bucket: placement.put_batches(plan.batch(arrays.items, calls.index(bucket)))
-            for bucket in self.calls_of_bucket
-        }
+        first_call = [
+            next(index for index in itertools.count() if plan.call(index).bucket == bucket)
+            for bucket in range(len(plan.buckets))
+        ]
+        self.batches = [placement.put_batches(plan.batch(arrays.items, index)) for index in first_call]
         self.users = users
         self.recommend = _recommendation(config, recommender, arrays, item_counts, users)
 
     def measure(self) -> dict[str, float]:
         """Seconds of a training step, of an epoch's steps, and of a recommendation for one user."""
-        epoch = sum(calls * self._call_seconds(bucket) for bucket, calls in self.calls_of_bucket.items())
-        steps = self.steps * sum(self.calls_of_bucket.values())
+        epoch = sum(calls * self._call_seconds(bucket) for bucket, calls in enumerate(self.calls_of_bucket))
+        steps = self.steps * sum(self.calls_of_bucket)
         return {
             "step": epoch / steps,
             "epoch": epoch,

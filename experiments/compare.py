@@ -1,0 +1,152 @@
+"""Compares models over several seeds on one split; ``compare.py --help`` tells how."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comparison.members import RANDOM, Member, make_members
+from comparison.plots import draw_plots
+from comparison.report import TERMINAL_HEADINGS, describe_protocol, markdown_report, notes, short_table
+from comparison.runs import EXCLUDED, INCLUDED, RunRecord, make_record, read_record, run_directory
+from comparison.settings import PROGRAM, CompareArguments, parse_compare_arguments
+from comparison.summary import content_of
+from comparison.timing import time_members
+from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
+from rich.console import Console
+from rich.markup import escape
+from tables import make_table, print_table
+from train import describe_split, reporters
+
+from jaxrec import artifact
+from jaxrec.data.source import load_split
+from jaxrec.serialization import nearest
+from jaxrec.train.logging import Several
+from jaxrec.train.loop import StopRequest, stop_signals
+
+if TYPE_CHECKING:
+    from jaxrec.data.splits import Split
+
+
+def main(argv: list[str]) -> int:
+    """Trains what is not trained yet, compares, shows and writes; returns the exit code."""
+    arguments = parse_compare_arguments(argv)
+    members, baseline = make_members(arguments), baseline_of(arguments)
+    protocols = (EXCLUDED, INCLUDED) if arguments.seen_included else (EXCLUDED,)
+    if arguments.cache:
+        keep_compiled_programs()
+    console = make_console()
+    with DownloadBar(console, arguments.data.source) as bar:
+        split = load_split(arguments.data, progress=bar)
+    say(console, f"[bold]data[/] {escape(describe_split(split))}")
+    with stop_signals() as stop:
+        records = all_records(console, arguments, members, split, protocols, stop)
+        if stop.is_set():
+            say(console, f"stopped and saved; the same command goes on from here: {escape(command(argv))}")
+            return 128 + stop.number
+    timing = None
+    if arguments.timing_rounds:
+        say(console, "timing training steps and recommendations of all models in turn")
+        timing = time_members(members, split, baseline=baseline, rounds=arguments.timing_rounds)
+    content = content_of(
+        records,
+        protocols,
+        baseline=baseline,
+        command=command(argv),
+        run_commands={(record.name, record.seed): run_command(arguments, record) for record in records},
+        timing=timing,
+    )
+    show(console, content)
+    write(console, content, arguments.out_path)
+    return 0
+
+
+def baseline_of(arguments: CompareArguments) -> str:
+    """The model that the others are tested against.
+
+    Raises:
+      ValueError: it is not compared.
+    """
+    names = arguments.names
+    if not arguments.baseline:
+        return "sasrec" if "sasrec" in names else names[0]
+    if arguments.baseline not in names:
+        raise ValueError(
+            f"--baseline {arguments.baseline} is not among the models compared{nearest(arguments.baseline, names)}"
+        )
+    return arguments.baseline
+
+
+def all_records(
+    console: Console,
+    arguments: CompareArguments,
+    members: list[Member],
+    split: "Split",
+    protocols: tuple[str, ...],
+    stop: StopRequest,
+) -> list[RunRecord]:
+    """The records of all runs, in the order of the table; the first seed of every model is trained first."""
+    workdir = Path(arguments.workdir) / arguments.data_name
+    seeds = arguments.seed_numbers
+    pairs = [(member, seed) for seed in seeds for member in members if member.seeded or seed == seeds[0]]
+    records: dict[tuple[str, int], RunRecord] = {}
+    for number, (member, seed) in enumerate(pairs, 1):
+        if stop.is_set():
+            break
+        directory = run_directory(workdir, member, seed)
+        title = f"[bold]run {number} of {len(pairs)}[/] {escape(member.name)}, seed {seed}"
+        record = read_record(directory, member, seed, split, protocols)
+        if record is not None:
+            say(console, f"{title}: finished before")
+        else:
+            say(console, title)
+            reporter = reporters(console, directory)
+            record = make_record(
+                directory, member, seed, split, protocols, reporter=Several(*reporter), stop=stop
+            )
+        if record is not None:
+            result = record.results[EXCLUDED]
+            say(console, f"  test NDCG@10 {result['ndcg@10']:.4f}, HR@10 {result['hr@10']:.4f}")
+            records[member.name, seed] = record
+    order = [(member.name, seed) for member in members for seed in seeds]
+    return [records[pair] for pair in order if pair in records]
+
+
+def command(argv: list[str]) -> str:
+    """This comparison, as one types it."""
+    return f"{PROGRAM} {shlex.join(argv)}".strip()
+
+
+def run_command(arguments: CompareArguments, record: RunRecord) -> str:
+    """One run by itself, from its config, which is in the results as well; nothing for random lists."""
+    if record.name == RANDOM:
+        return ""
+    directory = Path(arguments.workdir) / arguments.data_name / f"{record.name}-seed{record.seed}"
+    flags = ["--config", str(directory / artifact.CONFIG), "--workdir", str(directory)]
+    return f"python experiments/train.py {shlex.join(flags)}"
+
+
+def show(console: Console, content: dict[str, Any]) -> None:
+    """The short table of every protocol."""
+    for protocol in content["protocols"]:
+        headings, lines = short_table(content, protocol, TERMINAL_HEADINGS)
+        table = make_table(console)
+        for place, heading in enumerate(headings):
+            table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+        for line in lines:
+            table.add_row(*map(escape, line))
+        print_table(console, escape(describe_protocol(content, protocol)), table)
+    say(console, escape(notes(content)))
+
+
+def write(console: Console, content: dict[str, Any], out: Path) -> None:
+    """The JSON file, the Markdown tables and the plots."""
+    with artifact.writing(out.parent):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        plots = draw_plots(content, out)
+        out.with_name(f"{out.name}.md").write_text(markdown_report(content, plots), encoding="utf-8")
+        artifact.write_json(out.with_name(f"{out.name}.json"), content)
+    say(console, f"\nwritten to {escape(str(out))}.json, .md and -*.png")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,212 @@
+"""A comparison as Markdown tables, and the short table that the terminal and the README show."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import describe_environment, markdown_table
+
+from comparison.runs import EXCLUDED
+
+SHORT_HEADINGS = (
+    "model",
+    "HR@10",
+    "NDCG@10",
+    "p",
+    "coverage@10",
+    "CC@10",
+    "F@10",
+    "parameters",
+    "training",
+    "step",
+    "recommendation",
+)
+TERMINAL_HEADINGS = ("model", "HR@10", "NDCG@10", "p", "coverage@10", "CC@10", "step", "recommendation")
+"""Those of which a line fits a terminal."""
+ACCURACY = {"hr@5": "HR@5", "hr@10": "HR@10", "hr@20": "HR@20"} | {
+    "ndcg@5": "NDCG@5",
+    "ndcg@10": "NDCG@10",
+    "ndcg@20": "NDCG@20",
+    "mrr": "MRR",
+}
+DIVERSITY = {
+    "coverage@10": "item coverage",
+    "gini@10": "Gini",
+    "entropy@10": "entropy (bits)",
+    "novelty@10": "novelty (bits)",
+    "ild@10": "ILD, own vectors",
+    "category_ild@10": "ILD, categories",
+    "cc@10": "CC",
+    "f@10": "F",
+}
+GROUP_METRIC = "ndcg@10"
+
+
+def spread(figures: dict[str, Any], metric: str, form: str = ".4f") -> str:
+    """``mean ± sd``; the mean alone for one seed; nothing where there is no such figure."""
+    if metric not in figures["mean"]:
+        return ""
+    text = format(figures["mean"][metric], form)
+    return f"{text} ± {format(figures['sd'][metric], form)}" if "sd" in figures else text
+
+
+def p_value(model: dict[str, Any], metric: str = "ndcg@10") -> str:
+    """Of the paired test against the baseline, with the direction; nothing for the baseline."""
+    if metric not in model.get("paired", {}):
+        return ""
+    test = model["paired"][metric]
+    text = "< 0.001" if test["p_value"] < 0.001 else f"{test['p_value']:.3f}"
+    sign = "+" if test["difference"] > 0 else "−" if test["difference"] < 0 else "="
+    return f"{sign} {text}"
+
+
+def short_table(
+    content: dict[str, Any], protocol: str, headings: Sequence[str] = SHORT_HEADINGS
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and one line a model: accuracy, significance, diversity and cost; empty columns left out."""
+    lines = []
+    for name, model in content["protocols"][protocol]["models"].items():
+        figures = [spread(model, metric) for metric in ("hr@10", "ndcg@10")]
+        figures += [p_value(model), *(spread(model, metric) for metric in ("coverage@10", "cc@10", "f@10"))]
+        lines.append([name, *figures, *_costs(content, name)])
+    kept = [
+        place
+        for place, heading in enumerate(SHORT_HEADINGS)
+        if heading in headings and any(line[place] for line in lines)
+    ]
+    return [SHORT_HEADINGS[place] for place in kept], [[line[place] for place in kept] for line in lines]
+
+
+def _costs(content: dict[str, Any], name: str) -> list[str]:
+    """Parameters, seconds of training, and the two ratios to the baseline."""
+    costs = content["costs"][name]
+    timed = ((content["timing"] or {}).get("models") or {}).get(name, {})
+    ratios = [f"{timed[key]:.2f} x" if key in timed else "" for key in ("step_ratio", "recommendation_ratio")]
+    trained = bool(costs["mean"]["training_seconds"])
+    return [
+        f"{costs['parameters']:,}",
+        spread(costs, "training_seconds", ",.0f") + " s" if trained else "",
+        *ratios,
+    ]
+
+
+def describe_protocol(content: dict[str, Any], protocol: str) -> str:
+    """What the figures of one protocol were measured on, in one sentence."""
+    card = content["protocols"][protocol]["protocol"]
+    seen = "left out" if card["exclude_seen"] else "ranked as well"
+    seeds = sorted({run["seed"] for run in content["runs"]})
+    return (
+        f"{card['data']} ({card['users']:,} users, {card['items']:,} items, {card['interactions']:,} interactions;"
+        f" fingerprint {card['fingerprint']}), {card['split']}, {card['part']}: {card['candidates']} ranked, items of"
+        f" the history {seen}. {'Seeds' if len(seeds) > 1 else 'Seed'} {', '.join(map(str, seeds))};"
+        " the checkpoint was chosen by validation NDCG@10."
+    )
+
+
+def notes(content: dict[str, Any]) -> str:
+    """How to read the tables."""
+    timing = content["timing"]
+    text = (
+        f"± is the standard deviation over seeds. p: two-sided paired randomisation test of each user's value,"
+        f" averaged over seeds, against {content['baseline']}, with the sign of the difference; not corrected for the"
+        " number of models, and blind to what other seeds would give."
+    )
+    if timing:
+        text += (
+            f" Step and recommendation: seconds of a training step, and of top 10 for one user in bulk, over those"
+            f" of {content['baseline']}, median of {timing['rounds']} rounds in turn"
+            f" ({describe_environment(timing)})."
+        )
+    return text
+
+
+def readme_table(content: dict[str, Any]) -> str:
+    """The short table with its protocol and command, first protocol only."""
+    protocol = next(iter(content["protocols"]))
+    headings, lines = short_table(content, protocol)
+    return "\n\n".join(
+        [
+            describe_protocol(content, protocol),
+            markdown_table(headings, lines),
+            f"{notes(content)} By `{content['command']}`",
+        ]
+    )
+
+
+def markdown_report(content: dict[str, Any], plots: Sequence[Path] = ()) -> str:
+    """Everything: each protocol in its own tables, then cost, then plots."""
+    card = next(iter(content["protocols"].values()))["protocol"]
+    parts = [f"# Comparison on {card['data']}", f"`{content['command']}`", notes(content)]
+    for protocol in content["protocols"]:
+        title = "Seen items excluded" if protocol == EXCLUDED else "Seen items included"
+        parts += [f"## {title}", describe_protocol(content, protocol), *_protocol_tables(content, protocol)]
+    parts += ["## Cost", _cost_table(content)]
+    parts += [f"![{path.stem}]({path.name})" for path in plots]
+    return "\n\n".join(parts) + "\n"
+
+
+def _protocol_tables(content: dict[str, Any], protocol: str) -> list[str]:
+    models = content["protocols"][protocol]["models"]
+    parts = ["### Accuracy", _metric_table(models, ACCURACY), "### Against the baseline", _test_table(models)]
+    parts += ["### Beyond accuracy, lists of 10", _metric_table(models, DIVERSITY)]
+    groups = list(next(iter(models.values()))["groups"])
+    lines = [
+        [name, *(spread(model["groups"][group], GROUP_METRIC) for group in groups)]
+        for name, model in models.items()
+    ]
+    sizes = next(iter(models.values()))["groups"]
+    headings = ["model", *(f"{group} ({sizes[group]['users']:,})" for group in groups)]
+    return [*parts, "### NDCG@10 by group (users)", markdown_table(headings, lines)]
+
+
+def _metric_table(models: dict[str, Any], metrics: dict[str, str]) -> str:
+    present = [metric for metric in metrics if any(metric in model["mean"] for model in models.values())]
+    lines = [[name, *(spread(model, metric) for metric in present)] for name, model in models.items()]
+    return markdown_table(["model", *(metrics[metric] for metric in present)], lines)
+
+
+def _test_table(models: dict[str, Any]) -> str:
+    """Differences with their intervals."""
+    metrics = list(next(iter(models.values()))["intervals"])
+    headings = ["model"]
+    for metric in metrics:
+        headings += [f"{metric.upper()}, difference [95 %]", "p", "better / worse users"]
+    lines = []
+    for name, model in models.items():
+        if "paired" not in model:
+            continue
+        line = [name]
+        for metric in metrics:
+            test = model["paired"][metric]
+            line += [
+                f"{test['difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]",
+                p_value(model, metric).partition(" ")[2],
+                f"{test['wins']:,} / {test['losses']:,}",
+            ]
+        lines.append(line)
+    return markdown_table(headings, lines)
+
+
+def _cost_table(content: dict[str, Any]) -> str:
+    lines = []
+    for name in content["costs"]:
+        parameters, training, step_ratio, recommendation_ratio = _costs(content, name)
+        timed = ((content["timing"] or {}).get("models") or {}).get(name, {})
+        line = [name, parameters, training]
+        line += [f"{1e3 * timed['step_seconds']:.3g} ms" if timed else "", step_ratio]
+        line += [f"{timed['epoch_seconds']:.3g} s" if timed else ""]
+        line += [f"{1e3 * timed['recommendation_seconds']:.3g} ms" if timed else "", recommendation_ratio]
+        lines.append(line)
+    headings = ["model", "parameters", "training", "step", "ratio", "steps of an epoch"]
+    return markdown_table([*headings, "recommendation", "ratio"], lines)
+
+
+__all__ = [
+    "describe_protocol",
+    "markdown_report",
+    "notes",
+    "p_value",
+    "readme_table",
+    "short_table",
+    "spread",
+]
