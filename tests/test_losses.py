@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -292,7 +293,7 @@ def test_bad_settings_are_refused(make):
 
 
 MEMORY_PROGRAM = """
-import resource, sys
+import sys
 import jax, jax.numpy as jnp
 from jaxrec.losses import SoftmaxLoss
 
@@ -307,12 +308,15 @@ def total(query, table):
 compiled = jax.jit(jax.value_and_grad(total, (0, 1))).lower(query, table).compile()
 value, gradients = jax.block_until_ready(compiled(query, table))
 assert jnp.isfinite(value)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not getrusage: its peak is at least that of the process that started this one.
+status = open("/proc/self/status").read().split()
+peak = int(status[status.index("VmHWM:") + 1]) * 1024
 print(compiled.memory_analysis().temp_size_in_bytes, peak)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
 @pytest.mark.parametrize("width", [64, 128])
 def test_memory_at_a_million_items(width):
     """Beside the table and its gradient a step needs under 1 GB, Python and XLA included."""

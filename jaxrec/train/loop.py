@@ -148,7 +148,7 @@ class Trainer:
         self.step_key = jax.device_put(
             jax.random.fold_in(jax.random.key(seed, impl=config.random_bits), 1), placement.replicated
         )
-        self.feed = make_feed(config.source, items, plan, placement)
+        self.feed = make_feed(config.batch_source, items, plan, placement)
         self.compiled_step = placement.compile_step(recommender, optimizer, on_device=self.feed.on_device)
         self.progress = Progress()
         self.state: TrainState = placement.put_state(create_state(recommender, optimizer, init_key))

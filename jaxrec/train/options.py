@@ -12,7 +12,7 @@ class TrainConfig:
       epochs: at most; early stopping usually ends sooner.
       batch_targets: targets of one optimizer step, padding included.
       steps_per_call: optimizer steps of one dispatch to the device.
-      source: where batches are made: by the ``grain`` pipeline on the host, on the ``device`` that keeps the
+      batch_source: where batches are made: by the ``grain`` pipeline on the host, on the ``device`` that keeps the
         whole log, or ``auto``: on an accelerator where the log fits, else by Grain. The batches are the same.
       length_buckets: whether short histories go to short batches.
       evaluate_every: epochs between evaluations on the validation part.
@@ -26,7 +26,7 @@ class TrainConfig:
     epochs: int = 200
     batch_targets: int = 4096
     steps_per_call: int = 4
-    source: Literal["auto", "grain", "device"] = "auto"
+    batch_source: Literal["auto", "grain", "device"] = "auto"
     length_buckets: bool = True
     evaluate_every: int = 1
     patience: int = 10

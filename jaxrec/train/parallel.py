@@ -126,17 +126,22 @@ class Placement:
 
     def _pmap(self, steps: InputStep, on_device: bool) -> InputStep:
         """The steps under ``pmap``, state and key not stacked."""
+        settings = {
+            "axis_name": "data",
+            "out_axes": (None, None),
+            "devices": list(self.mesh.devices.flat),
+            "donate_argnums": 0,
+        }
+        if not on_device:
+            return jax.pmap(steps, in_axes=(None, 1, None), **settings)
         # pmap wants something to map over, also where each device cuts its own rows.
         numbers = jax.device_put(np.arange(self.num_devices), NamedSharding(self.mesh, PartitionSpec("data")))
         mapped = jax.pmap(
-            lambda state, inputs, key, number: steps(state, inputs, key),
-            axis_name="data",
-            in_axes=(None, None if on_device else 1, None, 0),
-            out_axes=(None, None),
-            devices=list(self.mesh.devices.flat),
-            donate_argnums=0,
+            lambda state, call, key, number: steps(state, call, key),
+            in_axes=(None, None, None, 0),
+            **settings,
         )
-        return lambda state, inputs, key: mapped(state, inputs, key, numbers)
+        return lambda state, call, key: mapped(state, call, key, numbers)
 
     def _cutting(self, steps: StepFunction, axis: str | None) -> InputStep:
         """The same steps from a ``DeviceCall``."""

@@ -60,7 +60,9 @@ def make_trainer(directory, *, epochs=4, patience=100, evaluate=None, reporter=N
         items % 40 + 1,
         plan,
         Placement(ParallelConfig()),
-        TrainConfig(epochs=epochs, batch_targets=64, steps_per_call=2, patience=patience, source=source),
+        TrainConfig(
+            epochs=epochs, batch_targets=64, steps_per_call=2, patience=patience, batch_source=source
+        ),
         OptimizerConfig(learning_rate=1e-2),
         checkpoints=Checkpoints(directory),
         evaluate=evaluate,
