@@ -16,6 +16,7 @@ from jaxrec.diffusion.schedule import (
     TruncatedCosineSchedule,
     TruncatedLinearSchedule,
 )
+from jaxrec.mesh import ParallelConfig
 from jaxrec.models.denoising import Objective
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
@@ -30,7 +31,6 @@ from jaxrec.nn.vae_attention import VaeAttention
 from jaxrec.serialization import Components, from_json, to_json
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
-from jaxrec.train.parallel import ParallelConfig
 
 Model = (
     EncoderRecommender

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from jaxrec import PRESETS, Config, config_from_json, config_to_json, preset
 from jaxrec.config import EvaluationConfig, differences, read_config
 from jaxrec.losses import LOSSES
+from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender, Penalty
 from jaxrec.serialization import to_json
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
-from jaxrec.train.parallel import ParallelConfig
 
 
 def through_json(config: Config) -> Config:

@@ -17,10 +17,11 @@ from benchmarks.settings import Settings
 from benchmarks.timing import repeat, resident_bytes
 from jaxrec.batch import SequenceBatch
 from jaxrec.losses import SoftmaxLoss
+from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.recommender import table_rows
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
-from jaxrec.train.parallel import ParallelConfig, Placement
+from jaxrec.train.parallel import Placement
 from jaxrec.train.state import create_state
 
 NEEDS: tuple[str, ...] = ()

@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from benchmarks.dataset import Arrays, load_arrays, missing
 from jaxrec.config import Config
+from jaxrec.mesh import ParallelConfig
 from jaxrec.presets import preset
-from jaxrec.train.parallel import ParallelConfig
 
 PROGRAM = "python experiments/benchmark.py"
 QUICK: dict[str, Any] = {

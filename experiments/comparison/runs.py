@@ -14,7 +14,7 @@ import jaxrec
 from comparison.baselines import RandomRecommender
 from comparison.members import Member
 from jaxrec import artifact
-from jaxrec.config import Config, config_to_json
+from jaxrec.config import Config, config_from_json, config_to_json
 from jaxrec.evaluation import as_dict, evaluate_split
 from jaxrec.protocol import ProtocolCard
 from jaxrec.run import Run
@@ -79,7 +79,7 @@ def read_record(
         record = json.loads(path.read_text(encoding="utf-8"))
         card = artifact.data_card(split)
         same_data = all(record["result"]["protocol"][name] == value for name, value in card.items())
-        if _without_data(record["facts"]["config"]) != _without_data(config) or not same_data:
+        if _settings(record["facts"]["config"]) != _settings(config) or not same_data:
             return None
         facts, results[protocol] = record["facts"], record["result"]
         with np.load(path.with_suffix(".npz")) as arrays:
@@ -87,9 +87,16 @@ def read_record(
     return RunRecord(member.name, seed, facts, results, values)
 
 
-def _without_data(config: dict[str, Any]) -> dict[str, Any]:
-    """The data may lie elsewhere now; its card says whether it is the same."""
-    return {name: value for name, value in config.items() if name != "data"}
+def _settings(config: dict[str, Any]) -> dict[str, Any] | None:
+    """What decides a run, with settings that are newer than the record at their defaults; ``None`` if unreadable.
+
+    The data may lie elsewhere now; its card says whether it is the same.
+    """
+    try:
+        complete = config_to_json(config_from_json(config))
+    except ValueError:
+        return None
+    return {name: value for name, value in complete.items() if name not in ("data", "parallel")}
 
 
 def make_record(

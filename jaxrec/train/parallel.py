@@ -1,16 +1,15 @@
 """Placing state and batches on devices, and compiling the step for them: ``jit`` over a mesh, or ``pmap``."""
 
-import dataclasses
 from collections.abc import Callable
-from typing import Literal
 
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrec.batch import SequenceBatch
 from jaxrec.data.on_device import DeviceCall
+from jaxrec.mesh import ParallelConfig, make_mesh, replicated
 from jaxrec.recommender import Recommender
 from jaxrec.train.state import TrainState
 from jaxrec.train.step import Metrics, StepFunction, make_train_step, scan_steps
@@ -19,51 +18,18 @@ from jaxrec.typing import PRNGKey
 InputStep = Callable[[TrainState, SequenceBatch | DeviceCall, PRNGKey], tuple[TrainState, Metrics]]
 
 
-@dataclasses.dataclass(frozen=True)
-class ParallelConfig:
-    """How work is spread over devices.
-
-    Attributes:
-      mode: ``jit`` (of ``shard_map`` over a mesh with named shardings), or ``pmap``.
-      devices: devices that share each batch; 0 takes all there are.
-    """
-
-    mode: Literal["jit", "pmap"] = "jit"
-    devices: int = 0
-
-    def __post_init__(self):
-        if self.devices < 0:
-            raise ValueError(f"parallel.devices must not be negative, got {self.devices}")
-
-    def device_count(self) -> int:
-        """Devices that will be used.
-
-        Raises:
-          ValueError: more are asked for than there are.
-        """
-        available = jax.device_count()
-        if self.devices > available:
-            raise ValueError(
-                f"parallel.devices asks for {self.devices} devices, and {available} {jax.default_backend()} devices"
-                " are there; lower it, or leave it 0 to take all"
-            )
-        return self.devices or available
-
-
 class Placement:
     """Where things live for one ``ParallelConfig``, and the compiled step that expects them there.
 
     Attributes:
       config: as given.
-      mesh: one axis, ``"data"``.
+      mesh: axes ``"data"`` and ``"model"``.
     """
 
     def __init__(self, config: ParallelConfig):
         self.config = config
-        count = config.device_count()
-        devices = jax.devices()[:count]
-        self.mesh = Mesh(devices, ("data",), axis_types=(AxisType.Auto,))
-        self.replicated = NamedSharding(self.mesh, PartitionSpec())
+        self.mesh = make_mesh(config)
+        self.replicated = replicated(self.mesh)
         self.batch_sharding = NamedSharding(self.mesh, PartitionSpec(None, "data"))
 
     @property
@@ -153,4 +119,4 @@ class Placement:
         return cut_and_step
 
 
-__all__ = ["ParallelConfig", "Placement"]
+__all__ = ["Placement"]

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrec.train.parallel import ParallelConfig, Placement
+from jaxrec.mesh import ParallelConfig
+from jaxrec.train.parallel import Placement
 
 
 @pytest.fixture(scope="module")

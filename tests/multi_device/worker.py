@@ -15,12 +15,13 @@ import numpy as np
 jax.config.update("jax_platforms", "cpu")
 
 from jaxrec.data.windows import plan_windows
+from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.models.stosa import StosaRecommender
 from jaxrec.nn.refinement import Refined
 from jaxrec.train.feed import make_feed
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
-from jaxrec.train.parallel import ParallelConfig, Placement
+from jaxrec.train.parallel import Placement
 from jaxrec.train.state import create_state
 
 SIZES = {"num_items": 60, "max_length": 8, "width": 16, "num_layers": 1, "num_heads": 2, "dropout_rate": 0.0}

@@ -17,13 +17,14 @@ import pytest
 from helpers import make_log
 
 from jaxrec.data.windows import plan_windows
+from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.train.checkpoint import Checkpoints
 from jaxrec.train.logging import JsonLines
 from jaxrec.train.loop import Trainer
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
-from jaxrec.train.parallel import ParallelConfig, Placement
+from jaxrec.train.parallel import Placement
 
 
 class Recorder:
