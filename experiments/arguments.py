@@ -11,11 +11,12 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from jaxrec.config import Config, read_config
 from jaxrec.data.source import SIMULATED, DataConfig
+from jaxrec.distributed import DistributedConfig
 from jaxrec.losses import LOSSES
 from jaxrec.presets import PRESETS, preset
 from jaxrec.serialization import config_fields, nearest
 
-DEMO_PRESET, DEFAULT_PRESET = "demo", "sasrec"
+DEMO_PRESET, DEFAULT_PRESET = "vgenatt-demo", "vgenatt"
 FILLED_FROM_DATA = ("num_items",)
 EVERYDAY_FIELDS = frozenset(
     {
@@ -39,12 +40,13 @@ class TrainArguments:
     python experiments/train.py --preset sasrec --data events.csv --workdir runs/mine --train.epochs 50
 
     Exit code: 0 done; 130 or 143 stopped by Ctrl-C or SIGTERM, with everything saved; 1 the loss became
-    NaN or infinite; 2 wrong input. This page shows the flags of every day; --help-all shows all.
+    NaN or infinite; 2 wrong input. This page shows the flags of every day; --help-all shows all, among
+    them --distributed.coordinator and others by which several processes train one model.
 
     Attributes:
       config: what decides the run.
-      preset: where the settings start from; other flags change them. Default: demo for the embedded
-        data, sasrec for your own.
+      preset: where the settings start from; other flags change them. Default: vgenatt, and for the
+        embedded data vgenatt-demo, which is smaller.
       config_file: start from the settings in this JSON file (such as a run's config.json) instead.
       workdir: directory of the run. Default: runs/PRESET-DATA-seedN. If it holds a run already and
         neither --preset nor --config is given, its settings are taken.
@@ -52,6 +54,7 @@ class TrainArguments:
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that they start faster
         the next time.
       debug: show the full traceback of an error.
+      distributed: several processes that train one model, each started with this command.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
@@ -61,6 +64,7 @@ class TrainArguments:
     loss: str = ""
     cache: bool = True
     debug: bool = False
+    distributed: DistributedConfig = DistributedConfig()
 
 
 def parse_train_arguments(argv: list[str]) -> TrainArguments:

@@ -6,9 +6,11 @@ It needs jax and rich alone; what needs grain or polars is skipped where they ar
 import shlex
 import sys
 
+from benchmarks.apart import run_apart
 from benchmarks.dataset import missing
+from benchmarks.plots import draw_plots
 from benchmarks.report import HEADINGS, Report, describe_environment, json_path, line_of
-from benchmarks.sections import SECTIONS, run_case
+from benchmarks.sections import SECTIONS, request_of, run_case
 from benchmarks.settings import PROGRAM, Settings, parse_settings
 from rich.console import Console
 from rich.markup import escape
@@ -21,20 +23,32 @@ def main(argv: list[str]) -> int:
     """Measures, shows and writes; returns 1 if a case failed."""
     settings = parse_settings(argv)
     console = Console(highlight=False)
+    sections = chosen_sections(settings)
     report = Report(json_path(settings.json), f"{PROGRAM} {shlex.join(argv)}".strip())
-    for section in chosen_sections(settings):
+    machine = run_apart("benchmarks.device:environment")
+    failures = 0
+    for section in sections:
         records = []
         for case in SECTIONS[section].cases(settings):
             console.print(f"[dim]{section}: {escape(str(case))}[/]", soft_wrap=True)
-            found = run_case(settings, section, case)
-            report.add(found)
+            request = request_of(settings, case)
+            found = [] if settings.again else report.measured(section, request, {"environment": machine})
+            if found:
+                console.print("[dim]measured before; --again measures it anew[/]")
+            else:
+                found = run_case(settings, section, case, machine)
+                report.add(found)
             records += found
+        failures += sum("failed" in record for record in records)
         print_section(console, section, records)
     if report.path is not None:
+        paths = draw_plots(report.content, report.path.with_suffix(""))
         console.print(
-            f"written to {escape(str(report.path))} and, as tables, the .md beside it", soft_wrap=True
+            f"written to {escape(str(report.path))}, and as tables to the .md beside it"
+            + (f"; plots: {', '.join(escape(path.name) for path in paths)}" if paths else ""),
+            soft_wrap=True,
         )
-    return int(any("failed" in record for record in report.content["records"]))
+    return int(failures > 0)
 
 
 def chosen_sections(settings: Settings) -> list[str]:

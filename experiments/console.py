@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +14,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from jaxrec import distributed
+
 NUMBERS_EXIT_CODE, INPUT_EXIT_CODE, INTERRUPT_EXIT_CODE = 1, 2, 130
 PLAIN_WIDTH = 110
 
 
-def make_console(*, stderr: bool = False) -> Console:
-    """A console; into a file or a pipe it writes plain lines of a fixed width."""
-    console = Console(stderr=stderr, highlight=False)
+def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """A console; into a file or a pipe it writes plain lines of a fixed width. A quiet one shows nothing."""
+    console = Console(stderr=stderr, highlight=False, quiet=quiet)
     if not console.is_terminal:
-        console = Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+        console = Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH, quiet=quiet)
     return console
 
 
@@ -35,24 +38,40 @@ def run_script(main: Callable[[list[str]], int]) -> NoReturn:
 
     Wrong input and files that cannot be read or written (``ValueError``, ``OSError``) end as one sentence and
     code 2, a loss that is not finite as one sentence and code 1, Ctrl-C as code 130; ``--debug`` shows the
-    traceback of each.
+    traceback of each. Of several processes each tells its own error, with its number, and waits a moment for the
+    others; those that are still at work when one has failed end with one sentence and code 1.
     """
     errors = make_console(stderr=True)
-    _calm_messages(errors)
     argv = sys.argv[1:]
+    _calm_messages(errors, debug="--debug" in argv)
+    patience = 300.0  # seconds: process 0 may still have results to show
     try:
         code = main(argv)
-    except (ValueError, OSError, FloatingPointError) as error:
-        if "--debug" in argv:
-            raise
-        say(errors, f"[bold red]error:[/] [red]{escape(sentence(error))}[/]")
-        code = NUMBERS_EXIT_CODE if isinstance(error, FloatingPointError) else INPUT_EXIT_CODE
-    except KeyboardInterrupt:
-        if "--debug" in argv:
-            raise
-        say(errors, "stopped")
-        code = INTERRUPT_EXIT_CODE
-    raise SystemExit(code)
+    except (Exception, KeyboardInterrupt) as error:
+        patience = 10.0
+        known = isinstance(error, ValueError | OSError | FloatingPointError | KeyboardInterrupt)
+        lost = distributed.joined() and isinstance(error, jax.errors.JaxRuntimeError)
+        if "--debug" in argv or not (known or lost):
+            if not distributed.joined():
+                raise
+            traceback.print_exc()
+        elif isinstance(error, KeyboardInterrupt):
+            say(errors, "stopped")
+        else:
+            words = sentence(error)
+            if lost:
+                words = f"the devices stopped working together, as when another process has ended ({words})"
+            number = distributed.process_number()
+            which = f"process {number}: " if number else ""
+            say(errors, f"[bold red]error:[/] [red]{escape(which + words)}[/]")
+        code = _exit_code(error)
+    distributed.leave(code, seconds=patience)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPT_EXIT_CODE
+    return INPUT_EXIT_CODE if isinstance(error, ValueError | OSError) else NUMBERS_EXIT_CODE
 
 
 def sentence(error: BaseException) -> str:
@@ -61,11 +80,17 @@ def sentence(error: BaseException) -> str:
         return f"there is no file {error.filename}; check the path"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return str(error).splitlines()[0][:200]
     return str(error) or type(error).__name__
 
 
-def _calm_messages(errors: Console) -> None:
-    """Warnings of jaxrec in one line each, without the place in the code; chatter of libraries left out."""
+def _calm_messages(errors: Console, *, debug: bool) -> None:
+    """Warnings of jaxrec in one line each, without the place in the code; chatter of libraries left out.
+
+    When a checkpoint cannot be written, the threads of Orbax tell of it several times, and what they tell is raised
+    besides; only ``debug`` shows it all.
+    """
 
     def show(message: Warning | str, category: type[Warning], *place) -> None:
         if issubclass(category, UserWarning):
@@ -79,7 +104,17 @@ def _calm_messages(errors: Console) -> None:
     log = logging.getLogger("jaxrec")
     log.addHandler(Handler(logging.WARNING))
     log.propagate = False
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    if debug:
+        return
+    for library in ("absl", "asyncio"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    show_unraisable = sys.unraisablehook
+    sys.unraisablehook = lambda found: _is_closed_loop(found.exc_value) or show_unraisable(found)
+
+
+def _is_closed_loop(error: BaseException | None) -> bool:
+    """Whether a write came to its end after the others had failed, and nobody waited for it any more."""
+    return isinstance(error, RuntimeError) and str(error) == "Event loop is closed"
 
 
 def keep_compiled_programs() -> None:

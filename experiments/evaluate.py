@@ -23,7 +23,7 @@ from jaxrec.models.popularity import PopularityRecommender
 class EvaluateArguments:
     """Ranks all items for each user of a run's data, shows every metric, and writes them as JSON.
 
-    python experiments/evaluate.py --workdir runs/demo-simulated-seed0 --split validation
+    python experiments/evaluate.py --workdir runs/vgenatt-demo-simulated-seed0 --split validation
 
     Attributes:
       workdir: directory of the run.

@@ -26,6 +26,8 @@ from jaxrec.data.source import read_log
 class RecommendArguments:
     """Recommends items for the histories in a file, under your own ids: user_id, item_id, score, rank.
 
+    It uses all devices there are, or as many as the run's configuration names.
+
     python experiments/recommend.py --workdir runs/mine --histories events.csv --k 10 --out recs.csv
 
     Attributes:
@@ -42,6 +44,7 @@ class RecommendArguments:
         or with a warning, or stop.
       with_titles: add a column with titles.
       num_samples: draws averaged for a stochastic model.
+      with_spread: add a column spread, the standard deviation of each score over the draws.
       user: column of the user in the histories; guessed if empty.
       item: column of the item; guessed if empty.
       time: column of the time; guessed if empty, and without one the file's order counts.
@@ -60,6 +63,7 @@ class RecommendArguments:
     on_unknown: Literal["ignore", "warn", "raise"] = "warn"
     with_titles: bool = False
     num_samples: int = 1
+    with_spread: bool = False
     user: str = ""
     item: str = ""
     time: str = ""
@@ -131,6 +135,7 @@ def lists_by_portion(
             candidates=candidates,
             on_unknown="ignore",  # has been dealt with, once for the whole log
             num_samples=arguments.num_samples,
+            with_spread=arguments.with_spread,
             batch_size=arguments.batch_size or None,
             with_titles=arguments.with_titles,
         )

@@ -57,7 +57,7 @@ def print_metrics(console: Console, results: dict[str, dict[str, Any]]) -> None:
     table.add_column("metric")
     for model in results:
         for cutoff in cutoffs:
-            table.add_column(f"{model} @{cutoff}", justify="right")
+            table.add_column(f"{model}\n@{cutoff}", justify="right")
     for name in names:
         values = [result.get(f"{name}@{cutoff}") for result in results.values() for cutoff in cutoffs]
         cells = ["" if value is None else f"{value:.4f}" for value in values]

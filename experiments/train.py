@@ -14,7 +14,7 @@ from rich.markup import escape
 from tables import print_metrics, print_recommendations, user_histories
 
 import jaxrec
-from jaxrec import artifact
+from jaxrec import artifact, distributed
 from jaxrec.config import Config
 from jaxrec.data.source import SIMULATED, load_split, simulated_process
 from jaxrec.data.splits import Split
@@ -24,6 +24,10 @@ from jaxrec.train.logging import Record, Reporter, RichProgress, Several, Silent
 SHOWN_USERS = 3
 EXAMPLE_HISTORIES = "example-histories.csv"
 TRAINING = "training.json"
+OWN_FLAGS = (
+    "--workdir",
+    *(f"--distributed.{name}" for name in ("coordinator", "processes", "process-index", "timeout")),
+)
 
 
 class StepCounter(Silent):
@@ -40,11 +44,12 @@ def main(argv: list[str]) -> int:
     """Trains, or goes on, and shows the results; returns the exit code."""
     arguments = parse_train_arguments(argv)
     config, workdir = arguments.config, Path(arguments.workdir)
+    distributed.initialise(arguments.distributed)
     if arguments.cache:
         keep_compiled_programs()
-    console = make_console()
+    console = make_console(quiet=distributed.process_number() > 0)
     with DownloadBar(console, config.data.source) as bar:
-        split = load_split(config.data, progress=bar)
+        split = distributed.main_first(lambda: load_split(config.data, progress=bar))
     say(console, f"[bold]data[/] {escape(describe_split(split))}")
     say(console, f"[bold]run[/]  {escape(str(workdir))}: {describe_model(config)}")
     counter = StepCounter()
@@ -69,6 +74,7 @@ def record_training(run: jaxrec.Run, name: str, argv: list[str]) -> None:
         "parameters": sum(leaf.size for leaf in leaves),
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
+        "processes": jax.process_count(),
         "cores": os.cpu_count(),
     }
     with artifact.writing(run.workdir):
@@ -76,10 +82,11 @@ def record_training(run: jaxrec.Run, name: str, argv: list[str]) -> None:
 
 
 def shown_command(argv: list[str]) -> str:
-    """The command without what is this machine's own: the run's directory, and the folders of files."""
+    """The command without what is this machine's own: the run's directory, the folders of files, other processes."""
     kept, previous = [], ""
     for word in argv:
-        if "--workdir" not in (word, previous) and not word.startswith("--workdir="):
+        own = any(word == flag or previous == flag or word.startswith(flag + "=") for flag in OWN_FLAGS)
+        if not own and word != "--distributed.auto":
             kept.append(Path(word).name if Path(word).exists() else word)
         previous = word
     return shlex.join(["python", "experiments/train.py", *kept])
@@ -126,13 +133,14 @@ def show_results(console: Console, run: jaxrec.Run, split: Split, name: str) -> 
             console,
             f"NDCG@10 {results[name]['ndcg@10']:.4f}, 95 % interval over users {low:.4f} to {high:.4f}",
         )
-    if run.config.data.source == SIMULATED and exclude_seen:
+    if run.config.data.source == SIMULATED and exclude_seen and distributed.is_main():
         show_oracle(console, run.config, split, results[name]["ndcg@10"])
     if run.training_seconds:
         say(console, f"trained in {run.training_seconds:.0f} s, evaluations included")
     users = split.targets("test").users[:SHOWN_USERS]
     print_recommendations(console, run, split, users)
-    write_histories(run.workdir / EXAMPLE_HISTORIES, split, users)
+    if distributed.is_main():
+        write_histories(run.workdir / EXAMPLE_HISTORIES, split, users)
     say(console, f"\nthe run is in {escape(str(run.workdir))}; next you may type")
     say(console, f"  {command('evaluate.py', run.workdir)} --split test --no-exclude-seen")
     histories = f"--histories {run.workdir / EXAMPLE_HISTORIES} --k 10 --out recommendations.csv"

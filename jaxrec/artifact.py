@@ -10,6 +10,8 @@
     checkpoints/           state, data iterator, progress of training (Orbax)
     metrics.jsonl          the course of training
     evaluations/           one JSON file a part, with its protocol card
+
+Of several processes all call these functions; process 0 writes, and what it cannot write all of them report.
 """
 
 import contextlib
@@ -23,8 +25,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxrec import distributed
 from jaxrec.config import Config, config_to_json, differences, read_config
 from jaxrec.recommender import Recommender
+from jaxrec.sharding import available_mesh, param_shardings
 from jaxrec.typing import Params
 
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = (
     "weights",
 )
 CHECKPOINTS, METRICS, EVALUATIONS = "checkpoints", "metrics.jsonl", "evaluations"
+DECAYS_OVER_ALL_EPOCHS = ("cosine", "linear")  # the rate at a step depends on the number of epochs
 
 
 @contextlib.contextmanager
@@ -56,7 +61,9 @@ def writing(directory: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically: the file is the old one or the new one, never half of it."""
+    """Writes JSON atomically: the file is the old one or the new one, never half of it. Only process 0 does."""
+    if not distributed.is_main():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
@@ -98,15 +105,19 @@ def prepare(workdir: Path, config: Config, split: "Split", item_counts: np.ndarr
       OSError: it cannot be written to.
     """
     card = data_card(split)
-    if (workdir / DATA).exists() and (workdir / CONFIG).exists():
-        _check_same(workdir, config, card)
-    with writing(workdir):
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(workdir / CONFIG, config_to_json(config))
-        if not (workdir / DATA).exists():
-            catalogue_of(split.interactions).save(workdir / CATALOGUE)
-            np.save(workdir / COUNTS, item_counts)
-        write_json(workdir / DATA, card)
+
+    def check_and_write() -> None:
+        if (workdir / DATA).exists() and (workdir / CONFIG).exists():
+            _check_same(workdir, config, card)
+        with writing(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_json(workdir / CONFIG, config_to_json(config))
+            if not (workdir / DATA).exists():
+                catalogue_of(split.interactions).save(workdir / CATALOGUE)
+                np.save(workdir / COUNTS, item_counts)
+            write_json(workdir / DATA, card)
+
+    distributed.on_main(check_and_write)
 
 
 def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
@@ -128,6 +139,13 @@ def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
         raise ValueError(
             f"{workdir} holds a run of another configuration ({'; '.join(changed)}); choose another workdir, or repeat"
             " the former settings to go on with it"
+        )
+    epochs = former["train"]["epochs"]
+    if config.optimizer.decay in DECAYS_OVER_ALL_EPOCHS and epochs != config.train.epochs:
+        raise ValueError(
+            f"{workdir} holds a run of {epochs} epochs over which the learning rate falls"
+            f" (optimizer.decay={config.optimizer.decay}), and {config.train.epochs} would change its course; repeat"
+            f" train.epochs={epochs} to go on with it, or choose another workdir"
         )
 
 
@@ -154,16 +172,19 @@ def write(
     """Writes all that recommending needs; what training leaves besides is not touched."""
     from jaxrec.train.checkpoint import save_params
 
-    with writing(workdir):
+    def write_facts() -> None:
         write_json(workdir / CONFIG, config_to_json(config))
         catalogue_of(catalogue).save(workdir / CATALOGUE)
         np.save(workdir / COUNTS, item_counts)
         write_json(workdir / DATA, data)
+
+    with writing(workdir):
+        distributed.on_main(write_facts)
         save_params(workdir / WEIGHTS, params)
 
 
 def read(workdir: Path) -> Artifact:
-    """Reads a run's directory onto the default device.
+    """Reads a run's directory onto the devices of its config that there are, item tables split as in training.
 
     Raises:
       FileNotFoundError: there is no run.
@@ -182,8 +203,11 @@ def read(workdir: Path) -> Artifact:
     catalogue = Interactions.open(workdir / CATALOGUE)
     recommender = dataclasses.replace(config.model, num_items=catalogue.num_items)
     shapes = jax.eval_shape(recommender.init, jax.random.key(0))
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+    like = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        param_shardings(shapes, available_mesh(config.parallel)),
+    )
     params = load_params(workdir / WEIGHTS, like)
     return Artifact(config, recommender, params, catalogue, np.load(workdir / COUNTS), data)
 

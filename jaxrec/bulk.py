@@ -4,10 +4,12 @@ import dataclasses
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxrec.data.evaluation_batches import EvaluationBatch, history_batches
 from jaxrec.recommend import TopK, recommend
 from jaxrec.recommender import Recommender, table_rows
+from jaxrec.sharding import WHOLE, place, place_items, place_params, several_devices
 from jaxrec.typing import Params, PRNGKey
 
 
@@ -20,13 +22,15 @@ class ListRequest:
       exclude_seen: whether items of the whole history are left out.
       candidates: int32 ``[C]`` items to choose from; ``None`` is the catalogue.
       num_samples: draws averaged for a stochastic model.
-      batch_size: histories of one dispatch.
+      with_spread: whether the standard deviation of the scores over the samples is wanted.
+      batch_size: histories of one dispatch, of all devices together; rounded up to a multiple of them.
     """
 
     k: int
     exclude_seen: bool = True
     candidates: np.ndarray | None = None
     num_samples: int = 1
+    with_spread: bool = False
     batch_size: int = 256
 
 
@@ -47,10 +51,12 @@ def recommend_histories(
     *,
     item_counts: np.ndarray,
     key: PRNGKey,
+    mesh: Mesh | None = None,
 ) -> TopK:
     """Lists for n histories, as numpy arrays ``[n, K]``.
 
-    An empty history gets the most popular items, scored by their share of the training interactions.
+    An empty history gets the most popular items, scored by their share of the training interactions; there is
+    no randomness in that, and its spread is 0.
 
     Args:
       recommender: the model.
@@ -60,16 +66,32 @@ def recommend_histories(
       request: what is asked for.
       item_counts: ``[num_items + 1]`` interactions of each item in the training part.
       key: of a stochastic model.
+      mesh: devices that share the work, see ``jaxrec.recommend``; each process of several gets all lists.
     """
-    allowed = jax.device_put(trained_items(recommender, item_counts))
-    candidates = None if request.candidates is None else jax.device_put(request.candidates.astype(np.int32))
+    mesh = several_devices(mesh)
+    allowed = trained_items(recommender, item_counts)
+    candidates = None if request.candidates is None else request.candidates.astype(np.int32)
+    if mesh is None:
+        allowed, candidates = jax.device_put((allowed, candidates))
+    else:
+        params = place_params(params, mesh)
+        allowed, candidates = place_items(allowed, mesh), place(candidates, mesh, WHOLE)
+        key = place(key, mesh, WHOLE)
     count, k = len(offsets) - 1, request.k
     lists = TopK(
-        np.zeros((count, k), np.int32), np.full((count, k), -np.inf, np.float32), np.zeros((count, k), bool)
+        np.zeros((count, k), np.int32),
+        np.full((count, k), -np.inf, np.float32),
+        np.zeros((count, k), bool),
+        np.zeros((count, k), np.float32) if request.with_spread else None,
     )
     waiting: list[tuple[EvaluationBatch, TopK]] = []
     for batch in history_batches(
-        items, offsets[:-1], offsets[1:], max_length=recommender.max_length, batch_size=request.batch_size
+        items,
+        offsets[:-1],
+        offsets[1:],
+        max_length=recommender.max_length,
+        batch_size=request.batch_size,
+        devices=1 if mesh is None else mesh.size,
     ):
         found = recommend(
             recommender,
@@ -81,6 +103,8 @@ def recommend_histories(
             candidates=candidates,
             allowed=allowed,
             num_samples=request.num_samples,
+            with_spread=request.with_spread,
+            mesh=mesh,
         )
         waiting.append((batch, found))
         if len(waiting) > 1:  # the device works on one batch while the host collects the one before
@@ -92,13 +116,16 @@ def recommend_histories(
         popular = popular_items(item_counts, k, request.candidates)
         for target, source in zip(lists[:3], popular[:3], strict=True):
             target[empty] = source
+        if lists.spread is not None:
+            lists.spread[empty] = 0.0
     return lists
 
 
 def _collect(lists: TopK, batch: EvaluationBatch, found: TopK) -> None:
     real = batch.rows >= 0
-    for target, source in zip(lists[:3], jax.device_get(found)[:3], strict=True):
-        target[batch.rows[real]] = source[real]
+    for target, source in zip(lists, jax.device_get(found), strict=True):
+        if target is not None:
+            target[batch.rows[real]] = source[real]
 
 
 def popular_items(item_counts: np.ndarray, k: int, candidates: np.ndarray | None = None) -> TopK:

@@ -80,6 +80,25 @@ def list_metrics(
     information: Array | None = None,
     categories: CategoryTable | None = None,
 ) -> dict[str, Array]:
+    """Metrics of each list at each cutoff, ``[B]`` float32: ``vector_metrics`` with the vectors looked up.
+
+    Args:
+      items: ``[B, K]`` int32, best first, 0 where the list has ended; K at least the largest cutoff.
+      table: ``[V, Q]``, the items in the ranking space.
+      cutoffs: lengths at which the lists are judged.
+      information: ``[num_items + 1]`` from ``self_information``, or ``None``.
+      categories: or ``None``.
+    """
+    return vector_metrics(items, table[items[:, : max(cutoffs)]], cutoffs, information, categories)
+
+
+def vector_metrics(
+    items: Array,
+    vectors: Array,
+    cutoffs: Sequence[int],
+    information: Array | None = None,
+    categories: CategoryTable | None = None,
+) -> dict[str, Array]:
     """Metrics of each list at each cutoff, ``[B]`` float32.
 
     ``ild@K``: intra-list distance, 1 − cosine of the items' vectors, the mean over pairs. ``novelty@K``:
@@ -90,13 +109,13 @@ def list_metrics(
 
     Args:
       items: ``[B, K]`` int32, best first, 0 where the list has ended; K at least the largest cutoff.
-      table: ``[V, Q]``, the items in the ranking space.
+      vectors: ``[B, K, Q]``, the lists' items in the ranking space, at least to the largest cutoff.
       cutoffs: lengths at which the lists are judged.
       information: ``[num_items + 1]`` from ``self_information``, or ``None``.
       categories: or ``None``.
     """
     valid = items > 0
-    values = {f"ild@{cutoff}": _cosine_distance(items, table, valid, cutoff) for cutoff in cutoffs}
+    values = {f"ild@{cutoff}": _cosine_distance(vectors, valid, cutoff) for cutoff in cutoffs}
     if information is not None:
         bits = jnp.where(valid, information[items], 0.0)
         values |= {f"novelty@{c}": _mean(bits[:, :c], valid[:, :c]) for c in cutoffs}
@@ -115,9 +134,9 @@ def _mean(values: Array, valid: Array) -> Array:
     return jnp.sum(values, axis=-1) / jnp.maximum(jnp.sum(valid, axis=-1), 1)
 
 
-def _cosine_distance(items: Array, table: Array, valid: Array, cutoff: int) -> Array:
+def _cosine_distance(vectors: Array, valid: Array, cutoff: int) -> Array:
     """1 − mean cosine over the pairs of the first ``cutoff`` items, ``[B]``: from the norm of their sum."""
-    vectors = table[items[:, :cutoff]].astype(jnp.float32)
+    vectors = vectors[:, :cutoff].astype(jnp.float32)
     norms = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
     units = vectors / jnp.where(norms > 0, norms, 1.0) * valid[:, :cutoff, None]
     squares = jnp.sum(jnp.square(jnp.sum(units, axis=1)), axis=-1) - jnp.sum(jnp.square(units), axis=(1, 2))
@@ -160,4 +179,5 @@ __all__ = [
     "f_score",
     "list_metrics",
     "self_information",
+    "vector_metrics",
 ]

@@ -4,15 +4,21 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
+from jax.sharding import Mesh
 
+from jaxrec.batch import right_align
 from jaxrec.config import Config
 from jaxrec.diversity import CategoryTable, category_table
 from jaxrec.recommender import Recommender
+from jaxrec.sharding import available_mesh
 from jaxrec.train.evaluate import Evaluation, evaluate
 from jaxrec.typing import Params, PRNGKey
 
 if TYPE_CHECKING:
     from jaxrec.data.splits import Split
+
+DIAGNOSED_USERS = 512
+"""Histories on which a model's own figures are computed at each validation."""
 
 
 def split_categories(split: "Split") -> CategoryTable | None:
@@ -33,6 +39,7 @@ def evaluate_split(
     key: PRNGKey,
     batch_size: int = 256,
     num_samples: int = 1,
+    mesh: Mesh | None = None,
 ) -> Evaluation:
     """Ranks the targets of a part among all items, with every metric of the protocol; see ``evaluate``."""
     return evaluate(
@@ -46,6 +53,7 @@ def evaluate_split(
         batch_size=batch_size,
         item_counts=split.train_item_counts(),
         categories=split_categories(split),
+        mesh=mesh,
     )
 
 
@@ -63,15 +71,19 @@ def validation_function(
 ) -> Callable[[Params], dict[str, float]] | None:
     """What training calls to choose its checkpoint: accuracy on the validation part, without lists.
 
+    The devices of ``config.parallel`` share the work; parameters that lie on them, split or not, stay there.
+    Figures of the model's own ``diagnose`` on the first users' histories stand beside the metrics, for the log.
     ``None`` if the split has no validation targets.
     """
     if not len(split.validation):
         return None
     targets = split.targets("validation")
     key = jax.random.key(config.seed, impl="threefry2x32")
+    mesh = available_mesh(config.parallel)
+    diagnose = _diagnosis(recommender, split)
 
     def validate(params: Params) -> dict[str, float]:
-        return evaluate(
+        metrics = evaluate(
             recommender,
             params,
             split.interactions.items,
@@ -80,9 +92,24 @@ def validation_function(
             key=key,
             batch_size=config.evaluation.batch_size,
             with_lists=False,
+            mesh=mesh,
         ).metrics
+        return {**metrics, **diagnose(params)}
 
     return validate
+
+
+def _diagnosis(recommender: Recommender, split: "Split") -> Callable[[Params], dict[str, float]]:
+    """The model's own figures, on the histories before the first validation targets; none if it has none."""
+    figures = getattr(recommender, "diagnose", None)
+    if figures is None:
+        return lambda params: {}
+    targets, log_items = split.targets("validation"), split.interactions.items
+    pairs = zip(targets.starts[:DIAGNOSED_USERS], targets.positions[:DIAGNOSED_USERS], strict=True)
+    histories = [log_items[start:position] for start, position in pairs]
+    items = right_align(histories, recommender.max_length)
+    compiled = jax.jit(figures)
+    return lambda params: {name: float(value) for name, value in compiled(params, items).items()}
 
 
 __all__ = ["as_dict", "evaluate_split", "split_categories", "validation_function"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrec import artifact
-from jaxrec.config import Config
+from jaxrec import artifact, distributed
+from jaxrec.config import Config, config_to_json, differences
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.recommender import Recommender
 from jaxrec.run import Run
@@ -19,6 +19,7 @@ from jaxrec.typing import Params
 
 if TYPE_CHECKING:
     from jaxrec.data.splits import Split
+    from jaxrec.data.windows import WindowPlan
     from jaxrec.train.loop import Trainer
 
 
@@ -30,6 +31,9 @@ def fit(
     With a ``workdir`` the run is saved there, and a run that was cut off, at whatever moment, goes on
     from its last checkpoint to the same result; one that is complete is only read.
 
+    Several processes (``jaxrec.distributed``) call it alike, with one ``workdir`` that all reach, and train one
+    model; process 0 alone is told of the progress.
+
     Args:
       config: of model, optimizer and training; its ``data`` section is not read, only kept.
       split: the data.
@@ -37,26 +41,30 @@ def fit(
       reporter: told of the progress, see ``jaxrec.train.logging``.
 
     Raises:
-      ValueError: the split has nothing to learn from, or ``workdir`` holds a run on other data or of another
-        configuration.
+      ValueError: the split has nothing to learn from, ``workdir`` holds a run on other data or of another
+        configuration, or several processes have no ``workdir`` or differ in settings or data.
       FloatingPointError: the loss is not finite.
       OSError: ``workdir`` cannot be written to.
     """
     log = split.interactions
     recommender = dataclasses.replace(config.model, num_items=log.num_items)
     item_counts = split.train_item_counts()
+    settings = {"config": config_to_json(config), "data": artifact.data_card(split)}
+    distributed.check_same("settings or data", settings, differences)
+    if workdir is None and distributed.several() and not isinstance(recommender, PopularityRecommender):
+        raise ValueError(
+            "several processes write their checkpoints together; give a workdir that all can reach"
+        )
     with _directory(workdir) as directory:
         artifact.prepare(directory, config, split, item_counts)
         seconds, interrupted = 0.0, 0
         if isinstance(recommender, PopularityRecommender):
             params: Params = recommender.counts_to_params(item_counts)
         else:
-            trainer = _trainer(config, recommender, split, directory, reporter)
-            try:
-                with artifact.writing(directory):
+            with artifact.writing(directory):
+                trainer = _trainer(config, recommender, split, directory, reporter)
+                with contextlib.closing(trainer.checkpoints):
                     result = trainer.run()
-            finally:
-                trainer.checkpoints.close()
             params, seconds, interrupted = result.params, result.progress.seconds, result.interrupted
         run = Run(
             config=config,
@@ -81,10 +89,39 @@ def _directory(workdir: str | Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
+def plan_training(
+    config: Config, recommender: Recommender, starts: np.ndarray, ends: np.ndarray, num_devices: int = 1
+) -> "WindowPlan":
+    """The training windows of a config, and the order in which they come.
+
+    Args:
+      config: of training.
+      recommender: whose ``max_length`` and ``target_positions`` decide the windows.
+      starts: int64 ``[U]``, where each user's training items begin in the flat log.
+      ends: int64 ``[U]``, where they end (one past).
+      num_devices: that share the rows of a batch.
+
+    Raises:
+      ValueError: no user has two training items.
+    """
+    from jaxrec.data.windows import ROW_MULTIPLE, plan_windows
+
+    return plan_windows(
+        starts,
+        ends,
+        max_length=recommender.max_length,
+        batch_targets=config.train.batch_targets,
+        steps=config.train.steps_per_call,
+        positions=recommender.target_positions,
+        seed=config.seed,
+        length_buckets=config.train.length_buckets,
+        row_multiple=int(np.lcm(ROW_MULTIPLE, num_devices)),
+    )
+
+
 def _trainer(
     config: Config, recommender: Recommender, split: "Split", directory: Path, reporter: Reporter | None
 ) -> "Trainer":
-    from jaxrec.data.windows import ROW_MULTIPLE, plan_windows
     from jaxrec.evaluation import validation_function
     from jaxrec.train.checkpoint import Checkpoints
     from jaxrec.train.loop import Trainer
@@ -92,17 +129,7 @@ def _trainer(
 
     log = split.interactions
     placement = Placement(config.parallel)
-    plan = plan_windows(
-        log.offsets[:-1],
-        split.train_ends,
-        max_length=recommender.max_length,
-        batch_targets=config.train.batch_targets,
-        steps=config.train.steps_per_call,
-        positions=recommender.target_positions,
-        seed=config.seed,
-        length_buckets=config.train.length_buckets,
-        row_multiple=int(np.lcm(ROW_MULTIPLE, placement.num_devices)),
-    )
+    plan = plan_training(config, recommender, log.offsets[:-1], split.train_ends, placement.num_devices)
     return Trainer(
         recommender,
         log.items,
@@ -113,8 +140,10 @@ def _trainer(
         checkpoints=Checkpoints(directory / artifact.CHECKPOINTS, keep=config.train.keep_checkpoints),
         evaluate=validation_function(config, recommender, split),
         seed=config.seed,
-        reporter=Several(JsonLines(directory / artifact.METRICS), reporter or Silent()),
+        reporter=Several(JsonLines(directory / artifact.METRICS), reporter or Silent())
+        if distributed.is_main()
+        else Silent(),
     )
 
 
-__all__ = ["fit"]
+__all__ = ["fit", "plan_training"]

@@ -15,7 +15,9 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxrec.item_table import table_axis, take_rows
 from jaxrec.negatives import draw_negatives, negative_sampling_loss
+from jaxrec.rows import gather_rows
 from jaxrec.softmax import Plan, softmax_cross_entropy
 from jaxrec.typing import Array, ComputeType, PRNGKey
 
@@ -81,8 +83,8 @@ class SoftmaxLoss:
       block: tokens of one block; ``None`` chooses by the size of the catalogue.
       chunk: rows of the table of one tile; ``None`` chooses: the whole table if a block of tokens
         against it is small (three matrix products in all), else tiles (four, and bounded memory).
-      table_axis: mesh axis over which the rows of ``items`` are split, inside ``shard_map``; the total
-        is then the same on every device of that axis.
+      table_axis: mesh axis over which the rows of ``items`` are split, inside ``shard_map``; ``None`` takes
+        what the training step declares (``item_table.table_split_over``).
     """
 
     dtype: ComputeType = "float32"
@@ -104,7 +106,10 @@ class SoftmaxLoss:
         return softmax_cross_entropy(plan, query, items, targets, weights), jnp.sum(weights)
 
     def plan(self, num_tokens: int, num_rows: int, num_items: int) -> Plan:
-        """The sizes of blocks and tiles for ``[num_tokens]`` tokens and ``[num_rows]`` rows of table."""
+        """The sizes of blocks and tiles for a device's ``[num_tokens]`` tokens and ``[num_rows]`` rows of table."""
+        axis = self.table_axis or table_axis()
+        if axis is not None:
+            num_tokens *= jax.lax.axis_size(axis)
         sizes = CPU_BLOCKS if jax.default_backend() == "cpu" else ACCELERATOR_BLOCKS
         block, chunk = self.block, self.chunk
         if chunk is None and block is None and sizes.shortest * num_rows > sizes.logits:
@@ -113,7 +118,7 @@ class SoftmaxLoss:
             fitting = sizes.logits // (chunk or num_rows) // sizes.shortest * sizes.shortest
             block = min(max(fitting, sizes.shortest), sizes.longest)
         chunk = None if chunk is None else min(chunk, num_rows)
-        return Plan(num_items, min(block, num_tokens), chunk, jnp.dtype(self.dtype), self.table_axis)
+        return Plan(num_items, min(block, num_tokens), chunk, jnp.dtype(self.dtype), axis)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +130,7 @@ class SampledSoftmaxLoss:
     full one without bias. With ``in_batch`` the targets of the batch are candidates too (Yang et al.
     2020); given the batch their number is no chance, and the expectation is their count plus the
     uniform draws' (the balance heuristic of multiple importance sampling: our reading). A candidate
-    that is the token's own target is dropped.
+    that is the token's own target is dropped. The batch is the whole one: each device sees the targets of all.
 
     Attributes:
       num_negatives: uniform draws from the catalogue; at least 1 unless ``in_batch``.
@@ -152,13 +157,13 @@ class SampledSoftmaxLoss:
         """See ``Loss``; ``key`` draws the candidates."""
         query, targets, weights = _flatten(query, targets, weights)
         ids, shift = self.candidates(targets, weights, key, num_items)
-        rows = items[ids].astype(self.dtype)
+        rows = take_rows(items, ids).astype(self.dtype)
 
         def block_total(query, targets, weights):
             operand = query.astype(self.dtype)
             logits = jnp.einsum("nq,cq->nc", operand, rows, preferred_element_type=jnp.float32)
             logits = jnp.where(targets[:, None] == ids, -jnp.inf, logits + shift)
-            target_rows = items[targets].astype(self.dtype).astype(jnp.float32)
+            target_rows = take_rows(items, targets).astype(self.dtype).astype(jnp.float32)
             own = jnp.sum(operand.astype(jnp.float32) * target_rows, axis=-1)
             losses = jax.nn.logsumexp(jnp.concatenate([own[:, None], logits], axis=-1), axis=-1) - own
             return jnp.sum(jnp.where(weights != 0, losses, 0.0) * weights)
@@ -174,7 +179,7 @@ class SampledSoftmaxLoss:
         expected = jnp.full(num_items + 1, self.num_negatives / num_items, jnp.float32)
         usable = jnp.ones(ids.shape, bool)
         if self.in_batch:
-            counts = weights != 0
+            targets, counts = gather_rows(targets), gather_rows(weights != 0)
             expected = expected.at[targets].add(counts)
             ids, usable = jnp.concatenate([ids, targets]), jnp.concatenate([usable, counts])
         shift = -jnp.log(expected[ids]) if self.logq else jnp.zeros(ids.shape, jnp.float32)
@@ -213,7 +218,9 @@ class _NegativeSampling:
         """See ``Loss``; ``key`` draws the negatives."""
         query, targets, weights = _flatten(query, targets, weights)
         negatives = draw_negatives(key, targets, self.num_negatives, num_items)
-        total = negative_sampling_loss(self, num_items, query, items, targets, negatives, weights)
+        total = negative_sampling_loss(
+            self, num_items, table_axis(), query, items, targets, negatives, weights
+        )
         return total, jnp.sum(weights)
 
 

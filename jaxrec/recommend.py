@@ -1,14 +1,35 @@
-"""``recommend``: from histories to lists of items; pure, jitted, the same scorer as evaluation."""
+"""``recommend``: from histories to lists of items; pure, jitted, the same scorer as evaluation.
+
+On a mesh, each device computes the queries of its users; then each scores the users of its ``data`` row against
+its part of the item table, and the lists of the parts are merged. The table is never gathered.
+"""
 
 import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
 
+from jaxrec.mesh import DATA_AXIS
 from jaxrec.recommender import Recommender
 from jaxrec.scoring import Catalogue, ChunkedScores, exclude_places, map_rows, query_scores
-from jaxrec.topk import merge_top_k, top_k
+from jaxrec.sharding import (
+    DATA_ROWS,
+    ITEM_ROWS,
+    USERS,
+    WHOLE,
+    constrain,
+    fill_rows,
+    place,
+    place_items,
+    place_params,
+    place_rows,
+    several_devices,
+    split_axis,
+    split_items,
+)
+from jaxrec.topk import merge_parts, merge_top_k, top_k
 from jaxrec.typing import Array, Params, PRNGKey
 
 CANDIDATE_BYTES = 2**26
@@ -44,16 +65,23 @@ def sample_queries(
 
 
 def best_items(scores: ChunkedScores, k: int) -> TopK:
-    """The k items with the highest scores."""
+    """The k items with the highest scores, of the whole catalogue also where its rows are split."""
+    axis = scores.catalogue.axis
+    length = k if axis is None else min(k, scores.catalogue.table.shape[0])
+
+    def best_of(part, start):
+        values, places = top_k(part, length)
+        return values, start + places
 
     def step(best, part, start):
-        values, places = top_k(part, k)
-        return merge_top_k(best, (values, start + places), k)
+        return merge_top_k(best, best_of(part, start), length)
 
     if scores.num_chunks == 1:
-        return _lists(*scores.fold(lambda _, whole, start: top_k(whole, k), None))
-    shape = (scores.query.shape[0], k)
-    return _lists(*scores.fold(step, (jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))))
+        best = scores.fold(lambda _, whole, start: best_of(whole, start), None)
+    else:
+        shape = (scores.query.shape[0], length)
+        best = scores.fold(step, (jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)))
+    return _lists(*merge_parts(best, k, axis))
 
 
 def best_candidates(
@@ -61,13 +89,15 @@ def best_candidates(
 ) -> TopK:
     """The k best of a list of candidates, shared ``[C]`` or one a row ``[B, C]`` (int32).
 
-    Repeated candidates count once; ids that are no item (0 fills up short lists) are ignored.
+    Repeated candidates count once; ids that are no item (0 fills up short lists) are ignored. Where the
+    catalogue's rows are split, each device ranks those candidates that stand in its part.
     """
-    table, num_items, allowed = catalogue
+    table, num_items, allowed = catalogue[:3]
     candidates = jnp.sort(candidates, axis=-1)
     new = jnp.diff(candidates, axis=-1, prepend=-1) != 0
     usable = new & (candidates >= 1) & (candidates <= num_items)
-    rows = jnp.where(usable, candidates, 0)
+    rows, here = catalogue.find(jnp.where(usable, candidates, 0))
+    usable &= here
     if allowed is not None:
         usable &= allowed[rows]
     if candidates.ndim == 1:
@@ -84,8 +114,9 @@ def best_candidates(
         places = find(ids, exclude)
         found = jnp.take_along_axis(ids, jnp.minimum(places, ids.shape[1] - 1), axis=1) == exclude
         scores = exclude_places(scores, jnp.where(found, places, -1))
-    values, places = top_k(scores, k)
-    return _lists(values, jnp.take_along_axis(jnp.broadcast_to(candidates, scores.shape), places, axis=1))
+    values, places = top_k(scores, k if catalogue.axis is None else min(k, scores.shape[1]))
+    ids = jnp.take_along_axis(jnp.broadcast_to(candidates, scores.shape), places, axis=1)
+    return _lists(*merge_parts((values, ids), k, catalogue.axis))
 
 
 def _lists(scores: Array, items: Array) -> TopK:
@@ -93,27 +124,74 @@ def _lists(scores: Array, items: Array) -> TopK:
     return TopK(jnp.where(valid, items, 0).astype(jnp.int32), scores, valid)
 
 
-@functools.partial(jax.jit, static_argnames=("recommender", "k", "num_samples", "with_spread", "chunk"))
-def _recommend(
-    recommender, params, items, key, exclude, candidates, allowed, *, k, num_samples, with_spread, chunk
-):
+class _Settings(NamedTuple):
+    """What is static in ``_recommend``; the arguments of ``recommend``."""
+
+    k: int
+    num_samples: int
+    with_spread: bool
+    chunk: int | None
+    mesh: Mesh | None
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _recommend(recommender, settings, params, items, key, exclude, candidates, allowed):
     key = jax.random.key(0) if key is None else key
-    samples = sample_queries(recommender, params, items, key, num_samples)
-    query = jnp.mean(samples, axis=0)
-    catalogue = Catalogue(recommender.items(params), recommender.num_items, allowed)
+    mesh, rows = settings.mesh, items.shape[0]
+    if mesh is None:
+        samples = sample_queries(recommender, params, items, key, settings.num_samples)
+        catalogue = Catalogue(recommender.items(params), recommender.num_items, allowed)
+        return _best(settings, samples, catalogue, exclude, candidates)
+    own_candidates = candidates is not None and candidates.ndim == 2
+    by_row = (items, exclude, candidates if own_candidates else None)
+    by_row = jax.tree.map(lambda array: fill_rows(array, mesh.size), by_row)
+    items, exclude, own = constrain(by_row, mesh, USERS)
+    samples = sample_queries(recommender, params, items, key, settings.num_samples)
+    table, allowed = split_items((recommender.items(params), allowed), mesh)
+
+    def best_of_part(samples, table, allowed, exclude, candidates):
+        catalogue = Catalogue.part(table, recommender.num_items, allowed, axis=split_axis(mesh))
+        return _best(settings, samples, catalogue, exclude, candidates)
+
+    lists = jax.shard_map(
+        best_of_part,
+        mesh=mesh,
+        in_specs=(
+            PartitionSpec(None, DATA_AXIS),
+            *(ITEM_ROWS, ITEM_ROWS, DATA_ROWS),
+            DATA_ROWS if own_candidates else WHOLE,
+        ),
+        out_specs=DATA_ROWS,
+        check_vma=False,  # what merges the parts is not known to give the same on each device
+    )(samples, table, allowed, exclude, own if own_candidates else candidates)
+    return jax.tree.map(lambda array: array[:rows], constrain(lists, mesh, WHOLE))
+
+
+def _best(
+    settings: _Settings,
+    samples: Array,
+    catalogue: Catalogue,
+    exclude: Array | None,
+    candidates: Array | None,
+) -> TopK:
+    """Lists for draws of the query ``[num_samples, B, Q]``."""
+    query, k = jnp.mean(samples, axis=0), settings.k
     if candidates is None:
         lists = map_rows(
-            lambda query, exclude: best_items(ChunkedScores(query, catalogue, exclude, chunk), k),
+            lambda query, exclude: best_items(ChunkedScores(query, catalogue, exclude, settings.chunk), k),
             (query, exclude),
             catalogue.table.shape[0],
-            chunk,
+            settings.chunk,
         )
     else:
         lists = best_candidates(query, catalogue, candidates, k=k, exclude=exclude)
-    if with_spread:
-        rows = catalogue.table[lists.items]
-        scores = jnp.einsum("sbq,bkq->sbk", samples, rows, precision="highest")
-        lists = lists._replace(spread=jnp.where(lists.valid, jnp.std(scores, axis=0), 0.0))
+    if settings.with_spread:
+        rows, here = catalogue.find(lists.items)
+        scores = jnp.einsum("sbq,bkq->sbk", samples, catalogue.table[rows], precision="highest")
+        spread = jnp.where(lists.valid & here, jnp.std(scores, axis=0), 0.0)
+        if catalogue.axis is not None:
+            spread = jax.lax.psum(spread, catalogue.axis)
+        lists = lists._replace(spread=spread)
     return lists
 
 
@@ -130,6 +208,7 @@ def recommend(
     num_samples: int = 1,
     with_spread: bool = False,
     chunk: int | None = None,
+    mesh: Mesh | None = None,
 ) -> TopK:
     """The k best items for each history: score, exclude, restrict, top-k, in one compiled program.
 
@@ -150,9 +229,12 @@ def recommend(
       num_samples: draws of a stochastic recommender's query that are averaged.
       with_spread: whether to return the standard deviation of the scores over the samples.
       chunk: rows of the item table scored at once; ``None`` chooses by memory.
+      mesh: devices that share the work, as ``jaxrec.mesh.make_mesh`` makes it; ``None`` is where ``params`` lie.
+        Arguments are copied there if they lie elsewhere (``jaxrec.sharding.place_params`` does it once for many
+        calls); lists come back whole on every device.
 
     Raises:
-      ValueError: if ``k``, ``num_samples`` or a shape is out of range.
+      ValueError: if ``k``, ``num_samples``, a shape or the mesh is out of range.
     """
     items = _as_ids("items", items, (2,))
     if k < 1:
@@ -169,19 +251,17 @@ def recommend(
     for name, array in (("exclude", exclude), ("candidates", candidates)):
         if array is not None and array.ndim == 2 and array.shape[0] != items.shape[0]:
             raise ValueError(f"{name} has {array.shape[0]} rows for {items.shape[0]} histories")
-    return _recommend(
-        recommender,
-        params,
-        items,
-        key,
-        exclude,
-        candidates,
-        allowed,
-        k=k,
-        num_samples=num_samples,
-        with_spread=with_spread,
-        chunk=chunk,
-    )
+    mesh = several_devices(mesh)
+    if mesh is not None:
+        params = place_params(params, mesh)
+        items, exclude = place_rows((items, exclude), mesh)
+        if candidates is not None:
+            candidates = (
+                place_rows(candidates, mesh) if candidates.ndim == 2 else place(candidates, mesh, WHOLE)
+            )
+        allowed, key = place_items(allowed, mesh), place(key, mesh, WHOLE)
+    settings = _Settings(k, num_samples, with_spread, chunk, mesh)
+    return _recommend(recommender, settings, params, items, key, exclude, candidates, allowed)
 
 
 def _as_ids(name: str, array: Array, dimensions: tuple[int, ...]) -> Array:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxrec import artifact
 from jaxrec.bulk import ListRequest, recommend_histories
 from jaxrec.config import Config
 from jaxrec.protocol import ProtocolCard
 from jaxrec.recommender import Recommender
+from jaxrec.sharding import available_mesh, place_params
 from jaxrec.typing import Params, PRNGKey
 
 if TYPE_CHECKING:
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(eq=False)
 class Run:
     """A fitted recommender with its config, ids and data card. Made by ``jaxrec.fit`` or ``jaxrec.load``.
+
+    It evaluates and recommends on the devices that ``config.parallel`` names, users spread over all of them and
+    the item table split as in training. A machine need not have as many as the run was trained on: where there
+    are fewer, it takes those there are, down to one, and the results stay the same to rounding.
 
     Attributes:
       config: the resolved config.
@@ -51,6 +57,7 @@ class Run:
     workdir: Path | None = None
     training_seconds: float = 0.0
     interrupted: int = 0
+    _placed: tuple[Params, Params] | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __repr__(self) -> str:
         return f"Run({type(self.recommender).__name__} on {self.data['data']}, {self.workdir or 'not saved'})"
@@ -59,6 +66,19 @@ class Run:
     def key(self) -> PRNGKey:
         """The fixed key of stochastic models at inference; the same user gets the same list everywhere."""
         return jax.random.key(self.config.seed, impl="threefry2x32")
+
+    @functools.cached_property
+    def mesh(self) -> Mesh | None:
+        """The devices of ``config.parallel`` that there are; ``None`` for one device."""
+        return available_mesh(self.config.parallel)
+
+    def _params_on_mesh(self) -> Params:
+        """The parameters as they lie on ``mesh``, copied there once."""
+        if self.mesh is None:
+            return self.params
+        if self._placed is None or self._placed[0] is not self.params:
+            self._placed = self.params, place_params(self.params, self.mesh)
+        return self._placed[1]
 
     def save(self, directory: str | Path) -> "Run":
         """Writes the run to a directory, and returns it with ``workdir`` set."""
@@ -94,13 +114,14 @@ class Run:
         exclude_seen = self.config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
         evaluation = evaluate_split(
             self.recommender,
-            self.params,
+            self._params_on_mesh(),
             split,
             part,
             exclude_seen=exclude_seen,
             batch_size=self.config.evaluation.batch_size,
             key=self.key,
             num_samples=num_samples,
+            mesh=self.mesh,
         )
         card = ProtocolCard(
             **self.data, part=part, exclude_seen=exclude_seen, seed=self.config.seed, num_samples=num_samples
@@ -137,6 +158,7 @@ class Run:
         candidates: Any = None,
         on_unknown: "OnUnknown" = "warn",
         num_samples: int = 1,
+        with_spread: bool = False,
         batch_size: int | None = None,
         with_titles: bool = False,
     ) -> "polars.DataFrame":
@@ -153,16 +175,24 @@ class Run:
           candidates: external ids of the only items to choose from.
           on_unknown: what to do with items that are not in the catalogue: ``ignore``, ``warn`` or ``raise``.
           num_samples: draws averaged for a stochastic model.
-          batch_size: histories of one dispatch; ``None`` is the config's.
+          with_spread: whether to add a column ``spread``, the standard deviation of the item's score over the
+            samples; 0 for a model without randomness and for the items that an empty history gets.
+          batch_size: histories of one dispatch, of all devices together; ``None`` is the config's.
           with_titles: whether to add a column ``title``.
 
         Raises:
-          ValueError: ``k`` is below 1, an item or all candidates are unknown, or the form is not understood.
+          ValueError: ``k`` is below 1, the spread of one sample is asked for, an item or all candidates are
+            unknown, or the form is not understood.
         """
         from jaxrec.data.histories import known_items, read_histories, recommendation_frame
 
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least 1 item")
+        if with_spread and self.recommender.stochastic and num_samples < 2:
+            raise ValueError(
+                f"num_samples is {num_samples}, and the spread of the scores needs at least 2 samples; pass a larger"
+                " num_samples, or leave with_spread out"
+            )
         if isinstance(histories, Mapping) and not histories:
             raise ValueError("histories is empty; give at least one user")
         read = read_histories(histories, self.catalogue.item_ids, on_unknown=on_unknown)
@@ -180,20 +210,28 @@ class Run:
             exclude_seen=exclude_seen,
             candidates=chosen,
             num_samples=num_samples,
+            with_spread=with_spread,
             batch_size=batch_size or self.config.evaluation.batch_size,
         )
         lists = recommend_histories(
             self.recommender,
-            self.params,
+            self._params_on_mesh(),
             read.items,
             read.offsets,
             request,
             item_counts=self.item_counts,
             key=self.key,
+            mesh=self.mesh,
         )
         titles = self.catalogue.metadata if with_titles else None
         return recommendation_frame(
-            read.users, self.catalogue.item_ids, lists.items, lists.scores, lists.valid, titles
+            read.users,
+            self.catalogue.item_ids,
+            lists.items,
+            lists.scores,
+            lists.valid,
+            titles,
+            lists.spread,
         )
 
     def export(
@@ -207,6 +245,8 @@ class Run:
 
 def load(workdir: str | Path, *, split: "Split | None" = None) -> Run:
     """Reads a run back from its directory, onto whatever devices there are now.
+
+    A run that was trained on more devices than there are takes all of them (see ``Run``); it is no error.
 
     Raises:
       FileNotFoundError: there is no run.

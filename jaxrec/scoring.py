@@ -18,17 +18,37 @@ FEWEST_ROWS = 32
 
 
 class Catalogue(NamedTuple):
-    """What is ranked.
+    """What is ranked, or this device's part of it.
 
     Attributes:
-      table: ``[V, Q]`` float32, ``Recommender.items``.
-      num_items: rows 1 to ``num_items`` are items; a Python integer.
-      allowed: ``[V]`` bool or ``None``; False is never ranked.
+      table: ``[V, Q]`` float32, ``Recommender.items``; or a part of its rows.
+      num_items: the items' ids are 1 to ``num_items``; a Python integer.
+      allowed: ``[V]`` bool (for the same rows) or ``None``; False is never ranked.
+      start: id of the table's first row.
+      axis: the mesh axis over which the rows are split, with ids ascending; ``None`` if they are all here.
     """
 
     table: Array
     num_items: int
     allowed: Array | None = None
+    start: Array | int = 0
+    axis: str | None = None
+
+    @classmethod
+    def part(
+        cls, table: Array, num_items: int, allowed: Array | None = None, *, axis: str | None
+    ) -> "Catalogue":
+        """Inside ``shard_map``: this device's part of the rows; the whole catalogue if ``axis`` is ``None``."""
+        start = 0 if axis is None else jax.lax.axis_index(axis) * table.shape[0]
+        return cls(table, num_items, allowed, start, axis)
+
+    def find(self, items: Array) -> tuple[Array, Array | bool]:
+        """Rows of the table where items (any shape, ids within the whole table) stand, and whether they do."""
+        if self.axis is None:
+            return items, True
+        rows = items - self.start
+        here = (rows >= 0) & (rows < self.table.shape[0])
+        return jnp.where(here, rows, 0), here
 
 
 def _cells() -> int:
@@ -102,16 +122,16 @@ class ChunkedScores:
 
     def _score(self, start: Array | int, first: Array | int) -> Array:
         """Scores ``[B, chunk]`` of the rows from ``start``; those before row ``first`` are turned off."""
-        table, num_items, allowed = self.catalogue
-        ids = start + jnp.arange(self.chunk)
-        real = (ids >= jnp.maximum(first, 1)) & (ids <= num_items)
+        table, num_items, allowed = self.catalogue[:3]
+        ids = self.catalogue.start + start + jnp.arange(self.chunk)
+        real = (ids >= jnp.maximum(self.catalogue.start + first, 1)) & (ids <= num_items)
         if allowed is not None:
             real &= jax.lax.dynamic_slice_in_dim(allowed, start, self.chunk)
         rows = jax.lax.dynamic_slice_in_dim(table, start, self.chunk)
         scores = query_scores(self.query, rows)
         if self.exclude is not None:
             # Before the mask: the scatter then works in place, and the mask melts into what reads it.
-            scores = exclude_places(scores, self.exclude - start)
+            scores = exclude_places(scores, self.exclude - (self.catalogue.start + start))
         return jnp.where(real, scores, -jnp.inf)
 
     def fold(self, step: Callable[[Carry, Array, Array | int], Carry], carry: Carry) -> Carry:
@@ -120,13 +140,13 @@ class ChunkedScores:
         The last chunk is shifted back to end with the table; what it repeats scores -inf.
         """
         if self._whole is not None:
-            return step(carry, self._whole, 0)
+            return step(carry, self._whole, self.catalogue.start)
         last = self.catalogue.table.shape[0] - self.chunk
 
         def body(index, carry):
             first = index * self.chunk
             start = jnp.minimum(first, last)
-            return step(carry, self._score(start, first), start)
+            return step(carry, self._score(start, first), self.catalogue.start + start)
 
         return jax.lax.fori_loop(0, self.num_chunks, body, carry)
 

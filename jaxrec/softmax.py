@@ -8,9 +8,11 @@ Two ways, both exact and both with their own gradient (``jax.custom_vjp``):
   log-sum-exp, the backward pass makes the probabilities again: four matrix products, and memory that
   depends on neither the number of tokens nor the number of items.
 
-Tokens of weight 0 (padding) are moved to the end and whole blocks of them are never computed. The
-arrays may be one shard of a table whose rows are split over a mesh axis (``Plan.table_axis``): maxima,
-sums and the query's gradient are then added over that axis, and everything else is local.
+Tokens of weight 0 (padding) are moved to the end and whole blocks of them are never computed.
+
+Where the rows of the table are split over a mesh axis (``Plan.table_axis``), each device gathers the tokens of
+all devices of the axis and compares them with its own rows. They exchange each token's maximum, sum and target
+logit (one collective a block, or one in all by items), and the query's gradient goes back to the token's owner.
 """
 
 import functools
@@ -20,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec.item_table import add_to_owners, first_row, gather_tokens, held_rows, own_tokens
 from jaxrec.packing import Tokens, loop_blocks, pack, read_block, write_block
 from jaxrec.typing import Array, Dtype
 
@@ -48,13 +51,10 @@ def _product(left: Array, right: Array, over: tuple[int, int]) -> Array:
     return jax.lax.dot_general(left, right, dimensions, preferred_element_type=jnp.float32)
 
 
-def _add_over(axis: str | None, value: Array) -> Array:
-    return value if axis is None else jax.lax.psum(value, axis)
-
-
-def _first_row(plan: Plan, table: Array) -> Array | int:
-    """The id of the first row of this part of the table."""
-    return 0 if plan.table_axis is None else jax.lax.axis_index(plan.table_axis) * table.shape[0]
+def _pack(plan: Plan, query: Array, targets: Array, weights: Array) -> Tokens:
+    """The tokens in whole blocks: of all devices that share the table."""
+    arrays = (query.astype(plan.dtype), targets, weights)
+    return pack(*(gather_tokens(plan.table_axis, array) for array in arrays), plan.block, plan.dtype)
 
 
 def _logits(plan: Plan, query: Array, rows: Array, first: Array | int) -> Array:
@@ -65,19 +65,46 @@ def _logits(plan: Plan, query: Array, rows: Array, first: Array | int) -> Array:
 
 
 def _target_rows(plan: Plan, tokens: Tokens, table: Array) -> tuple[Array, Array]:
-    """Rows of the targets ``[P, Q]``, zeros where another shard owns them, and their local indices.
+    """Rows of the targets ``[P, Q]``, zeros where another device holds them, and where they stand here."""
+    rows, places = held_rows(plan.table_axis, table, tokens.targets)
+    return rows.astype(plan.dtype), places
 
-    An index that is not ours is out of range, so that a scatter drops it.
+
+def _target_logits(plan: Plan, tokens: Tokens, table: Array) -> Array:
+    """``[P]`` float32; 0 where another device holds the target."""
+    rows, _ = _target_rows(plan, tokens, table)
+    return jnp.sum(tokens.query.astype(jnp.float32) * rows.astype(jnp.float32), axis=-1)
+
+
+def _over_all_rows(plan: Plan, peaks: Array, totals: Array, targets: Array) -> tuple[Array, Array, Array]:
+    """From what this device's rows give to what the whole table gives, for tokens ``[T]``.
+
+    Args:
+      plan: names the axis.
+      peaks: largest logit; -inf where no row is an item.
+      totals: sum of the exponentials of logit − peak.
+      targets: logit of the target, 0 if it is not here.
+
+    Returns:
+      log-sum-exps; sums of the exponentials of logit − ``peaks`` (this device's); logits of the targets. All
+      are finite or, the second, +inf where this device's rows do not matter.
     """
-    local = tokens.targets - _first_row(plan, table)
-    ours = (local >= 0) & (local < table.shape[0])
-    rows = jnp.where(ours[:, None], table[jnp.where(ours, local, 0)], 0).astype(plan.dtype)
-    return rows, jnp.where(ours, local, table.shape[0])
+    if plan.table_axis is None:
+        return _log(totals) + _finite(peaks), totals, targets
+    parts = jax.lax.all_gather(jnp.stack([peaks, totals, targets]), plan.table_axis)
+    peak = jnp.max(parts[:, 0], axis=0)
+    total = jnp.sum(parts[:, 1] * jnp.exp(parts[:, 0] - _finite(peak)), axis=0)
+    return _log(total) + _finite(peak), total / jnp.exp(peaks - _finite(peak)), jnp.sum(parts[:, 2], axis=0)
 
 
-def _target_logits(plan: Plan, tokens: Tokens, rows: Array) -> Array:
-    products = tokens.query.astype(jnp.float32) * rows.astype(jnp.float32)
-    return _add_over(plan.table_axis, jnp.sum(products, axis=-1))
+def _finite(peaks: Array) -> Array:
+    """Maxima with 0 for -inf (no item among the rows), which must not make NaN."""
+    return jnp.where(jnp.isfinite(peaks), peaks, 0.0)
+
+
+def _log(totals: Array) -> Array:
+    """Logarithms, 0 for a sum of nothing (a token that is not used, but must be finite)."""
+    return jnp.where(totals > 0, jnp.log(jnp.where(totals > 0, totals, 1.0)), 0.0)
 
 
 def _subtract_targets(
@@ -88,16 +115,16 @@ def _subtract_targets(
     query_gradient: Array,
     table_gradient: Array,
 ) -> tuple[Array, Array]:
-    """The gradient of minus the targets' logits, added to that of the log-sum-exp (this shard's part)."""
-    rows, local = _target_rows(plan, tokens, table)
+    """The gradient of minus the targets' logits, added to that of the log-sum-exp (this device's part)."""
+    rows, places = _target_rows(plan, tokens, table)
     query_gradient -= coefficients[:, None] * rows.astype(jnp.float32)
     scaled = coefficients[:, None] * tokens.query.astype(jnp.float32)
-    return query_gradient, table_gradient.at[local].add(-scaled, mode="drop")
+    return query_gradient, table_gradient.at[places].add(-scaled, mode="drop")
 
 
 def _unpack(plan: Plan, tokens: Tokens, gradient: Array, like: Array) -> Array:
-    """The query's gradient, added over the shards, in the caller's order and type."""
-    return _add_over(plan.table_axis, gradient)[tokens.places].astype(like.dtype)
+    """The query's gradient, added over the devices, in the caller's order and type."""
+    return add_to_owners(plan.table_axis, gradient[tokens.places]).astype(like.dtype)
 
 
 # --- by tokens -------------------------------------------------------------------------------------
@@ -107,20 +134,20 @@ def _by_tokens(
     plan: Plan, query: Array, table: Array, targets: Array, weights: Array, with_gradient: bool
 ) -> tuple[Array, tuple[Array, Array] | None]:
     """Each token's loss ``[N]`` and, if asked, the gradients of the weighted sum for query and table."""
-    tokens = pack(query, targets, weights, plan.block, plan.dtype)
+    tokens = _pack(plan, query, targets, weights)
     compute_table = table.astype(plan.dtype)
-    first = _first_row(plan, table)
+    first = first_row(plan.table_axis, table)
+    target_logits = _target_logits(plan, tokens, compute_table)
 
     def step(index, carry):
-        sums, gradients = carry
+        losses, gradients = carry
         part = read_block(tokens.query, index, plan.block)
         logits = _logits(plan, part, compute_table, first)
         peak = jnp.max(logits, axis=-1)
-        if plan.table_axis is not None:
-            peak = jax.lax.pmax(peak, plan.table_axis)
-        exponentials = jnp.exp(logits - peak[:, None])
-        total = _add_over(plan.table_axis, jnp.sum(exponentials, axis=-1))
-        sums = write_block(sums, jnp.log(total) + peak, index)
+        exponentials = jnp.exp(logits - _finite(peak)[:, None])
+        own = read_block(target_logits, index, plan.block)
+        log_sum, total, target = _over_all_rows(plan, peak, jnp.sum(exponentials, axis=-1), own)
+        losses = write_block(losses, log_sum - target, index)
         if with_gradient:
             # The normaliser is applied to the narrow operands, never to the wide matrix.
             exponentials = exponentials.astype(plan.dtype)
@@ -129,15 +156,14 @@ def _by_tokens(
             scaled = (part.astype(jnp.float32) * scale).astype(plan.dtype)
             to_table = _product(exponentials, scaled, (0, 0))
             gradients = (write_block(gradients[0], to_query, index), gradients[1] + to_table)
-        return sums, gradients
+        return losses, gradients
 
     zeros = jnp.zeros(tokens.weights.shape, jnp.float32)
     gradients = None
     if with_gradient:
         gradients = (jnp.zeros(tokens.query.shape, jnp.float32), jnp.zeros(table.shape, jnp.float32))
-    sums, gradients = loop_blocks(tokens, step, (zeros, gradients))
-    rows, _ = _target_rows(plan, tokens, compute_table)
-    losses = (sums - _target_logits(plan, tokens, rows))[tokens.places]
+    losses, gradients = loop_blocks(tokens, step, (zeros, gradients))
+    losses = own_tokens(plan.table_axis, losses[tokens.places])
     if with_gradient:
         to_query, to_table = _subtract_targets(plan, tokens, tokens.weights, compute_table, *gradients)
         gradients = (_unpack(plan, tokens, to_query, query), to_table.astype(table.dtype))
@@ -159,12 +185,12 @@ def _chunk_of(plan: Plan, table: Array, index: Array | int) -> tuple[Array, Arra
 
 
 def _chunk_logits(plan: Plan, part: Array, table: Array, rows: Array, start: Array, index: Array) -> Array:
-    logits = _logits(plan, part, rows, _first_row(plan, table) + start)
+    logits = _logits(plan, part, rows, first_row(plan.table_axis, table) + start)
     return jnp.where(start + jnp.arange(plan.chunk) >= index * plan.chunk, logits, -jnp.inf)
 
 
-def _log_sum_exp(plan: Plan, tokens: Tokens, table: Array) -> Array:
-    """``[P]`` float32, by a running maximum and sum over the chunks (Milakov, Gimelshein 2018)."""
+def _peaks_and_totals(plan: Plan, tokens: Tokens, table: Array) -> tuple[Array, Array]:
+    """``[P]`` float32 each, by a running maximum and sum over the chunks (Milakov, Gimelshein 2018)."""
 
     def chunk_step(index, carry):
         rows, start = _chunk_of(plan, table, index)
@@ -176,8 +202,7 @@ def _log_sum_exp(plan: Plan, tokens: Tokens, table: Array) -> Array:
             )
             old = read_block(peaks, block, plan.block)
             peak = jnp.maximum(old, jnp.max(logits, axis=-1))
-            # A chunk without an item leaves the maximum at -inf, which must not make NaN.
-            base = jnp.where(jnp.isfinite(peak), peak, 0.0)
+            base = _finite(peak)
             total = read_block(totals, block, plan.block) * jnp.exp(old - base)
             total += jnp.sum(jnp.exp(logits - base[:, None]), axis=-1)
             return write_block(peaks, peak, block), write_block(totals, total, block)
@@ -186,21 +211,14 @@ def _log_sum_exp(plan: Plan, tokens: Tokens, table: Array) -> Array:
 
     shape = tokens.weights.shape
     carry = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.float32)
-    peaks, totals = jax.lax.fori_loop(0, -(-table.shape[0] // plan.chunk), chunk_step, carry)
-    if plan.table_axis is not None:
-        peak = jax.lax.pmax(peaks, plan.table_axis)
-        base = jnp.where(jnp.isfinite(peak), peak, 0.0)
-        totals = jax.lax.psum(totals * jnp.exp(peaks - base), plan.table_axis)
-        peaks = peak
-    # Blocks that were skipped hold (-inf, 0); their losses are not used but must be finite.
-    return jnp.where(totals > 0, jnp.log(jnp.where(totals > 0, totals, 1.0)) + peaks, 0.0)
+    return jax.lax.fori_loop(0, -(-table.shape[0] // plan.chunk), chunk_step, carry)
 
 
 def _gradients_by_items(
     plan: Plan, query: Array, table: Array, targets: Array, weights: Array, sums: Array, cotangent: Array
 ) -> tuple[Array, Array]:
     """Gradients for query and table from the log-sum-exps ``[P]``, the logits being made again."""
-    tokens = pack(query, targets, weights, plan.block, plan.dtype)
+    tokens = _pack(plan, query, targets, weights)
     coefficients = tokens.weights * cotangent
 
     def chunk_step(index, carry):
@@ -229,10 +247,10 @@ def _gradients_by_items(
 
 def _by_items(plan: Plan, query: Array, table: Array, targets: Array, weights: Array) -> tuple[Array, Array]:
     """Each token's loss ``[N]`` and the log-sum-exps ``[P]`` that the backward pass needs."""
-    tokens = pack(query, targets, weights, plan.block, plan.dtype)
-    sums = _log_sum_exp(plan, tokens, table)
-    rows, _ = _target_rows(plan, tokens, table)
-    return (sums - _target_logits(plan, tokens, rows))[tokens.places], sums
+    tokens = _pack(plan, query, targets, weights)
+    peaks, totals = _peaks_and_totals(plan, tokens, table)
+    sums, _, target_logits = _over_all_rows(plan, peaks, totals, _target_logits(plan, tokens, table))
+    return own_tokens(plan.table_axis, (sums - target_logits)[tokens.places]), sums
 
 
 # --- both ------------------------------------------------------------------------------------------
@@ -241,6 +259,9 @@ def _by_items(plan: Plan, query: Array, table: Array, targets: Array, weights: A
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def softmax_cross_entropy(plan: Plan, query: Array, table: Array, targets: Array, weights: Array) -> Array:
     """The sum over tokens of weight · −log softmax(query · items)[target], a float32 scalar.
+
+    Where ``plan.table_axis`` is set, the tokens are this device's, as is their sum; its cotangent must be the
+    same on all devices of the axis.
 
     Args:
       plan: how to compute it; ``plan.chunk`` is at most the rows of ``table``.

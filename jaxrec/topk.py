@@ -47,4 +47,17 @@ def merge_top_k(first: tuple[Array, Array], second: tuple[Array, Array], k: int)
     return scores, jnp.take_along_axis(ids, places, axis=-1)
 
 
-__all__ = ["merge_top_k", "top_k"]
+def merge_parts(best: tuple[Array, Array], k: int, axis: str | None) -> tuple[Array, Array]:
+    """The k best of the lists (scores, ids) ``[B, *]`` that the devices of a mesh axis hold, on each of them.
+
+    Ids of an earlier device must be lower than those of a later one: equal scores then stand in ascending id.
+    Unchanged if ``axis`` is ``None``.
+    """
+    if axis is None:
+        return best
+    scores, ids = (jax.lax.all_gather(part, axis, axis=1, tiled=True) for part in best)
+    scores, places = top_k(scores, k)
+    return scores, jnp.take_along_axis(ids, places, axis=-1)
+
+
+__all__ = ["merge_parts", "merge_top_k", "top_k"]

@@ -28,15 +28,8 @@ class Outcome(NamedTuple):
 
 
 def environment() -> dict[str, str]:
-    """The environment of a script: the CPU, and the tests' compilation cache."""
-    return {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "tests"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "PYTHONUNBUFFERED": "1",
-        "COLUMNS": "100",
-    }
+    """The environment of a script: the CPU and quick compiling, as ``conftest.py`` has set them for all."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
 
 
 def run_apart(script: str, *arguments: object, cwd: Path) -> Outcome:
@@ -57,7 +50,9 @@ def run_here(script: str, *arguments: object, capsys: pytest.CaptureFixture) -> 
     """Runs a script in this process, through the same wrapper of errors, and puts everything back."""
     module, console = experiment(script.removesuffix(".py")), experiment("console")
     log = logging.getLogger("jaxrec")
+    levels = {library: logging.getLogger(library).level for library in ("absl", "asyncio")}
     former_argv, former_log = sys.argv, (log.propagate, list(log.handlers))
+    former_hook = sys.unraisablehook
     sys.argv = [str(EXPERIMENTS / script), *map(str, arguments)]
     capsys.readouterr()
     try:
@@ -67,8 +62,10 @@ def run_here(script: str, *arguments: object, capsys: pytest.CaptureFixture) -> 
     except SystemExit as end:
         code = end.code
     finally:
-        sys.argv = former_argv
+        sys.argv, sys.unraisablehook = former_argv, former_hook
         log.propagate, log.handlers[:] = former_log
+        for library, level in levels.items():
+            logging.getLogger(library).setLevel(level)
     out, err = capsys.readouterr()
     return Outcome(code, out, err)
 

@@ -122,9 +122,8 @@ def test_shapes_and_types(recommender, params_of):
 
 @over_all
 def test_a_row_of_padding_gives_finite_numbers(recommender, params_of):
-    query = recommender.query(
-        params_of(recommender), jnp.zeros((6, MAX_LENGTH), jnp.int32), jax.random.key(1)
-    )
+    nothing = jnp.zeros((6, MAX_LENGTH), jnp.int32)
+    query = query_of(recommender, params_of(recommender), nothing, jax.random.key(1))
     chex.assert_tree_all_finite(query)
 
 

@@ -79,7 +79,16 @@ ABOVE = (
         ("jaxrec.nn", ("jaxrec.models", "jaxrec.train", "jaxrec.data", "jaxrec.losses", "optax", *ABOVE)),
         *(
             (f"jaxrec.{low}", ("jaxrec.nn", "jaxrec.models", "jaxrec.train", "jaxrec.data", *ABOVE))
-            for low in ("typing", "batch", "recommender", "losses", "metrics", "recommend")
+            for low in (
+                "typing",
+                "batch",
+                "rows",
+                "random_bits",
+                "recommender",
+                "losses",
+                "metrics",
+                "recommend",
+            )
         ),
     ],
 )

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import compiled_well
 from numpy.testing import assert_allclose, assert_array_equal
 
+from jaxrec.item_table import table_split_over
 from jaxrec.losses import (
     LOSSES,
     BinaryLoss,
@@ -21,6 +23,7 @@ from jaxrec.losses import (
     SoftmaxLoss,
 )
 from jaxrec.negatives import draw_negatives
+from jaxrec.rows import rows_split_over
 
 NUM_TOKENS, NUM_ITEMS, NUM_ROWS, WIDTH = 100, 300, 384, 16
 
@@ -88,21 +91,34 @@ def test_softmax_without_a_gradient(problem):
         assert_allclose(weight, problem[3].sum(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("plan", [{"block": 16}, {"block": 16, "chunk": 96}], ids=["tokens", "items"])
-def test_softmax_over_a_sharded_table(problem, plan):
-    query, table, targets, weights = problem
-    expected, (to_query, to_table, _) = value_and_gradients(SoftmaxLoss(**plan), *problem)
-    sharded = SoftmaxLoss(**plan, table_axis="model")
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SoftmaxLoss(block=16),
+        SoftmaxLoss(block=16, chunk=20),
+        SoftmaxLoss(block=16, dtype="bfloat16"),
+        SampledSoftmaxLoss(40, in_batch=True, block=5),
+        BinaryLoss(3, block=16),
+    ],
+    ids=["tokens", "items", "bfloat16", "sampled", "binary"],
+)
+def test_a_table_split_over_devices_changes_nothing(problem, loss):
+    """Eight parts of tokens and of rows, the last without an item."""
+    query, table, targets, weights = (array if array is problem[1] else array[:96] for array in problem)
+    key = jax.random.key(3)
+    expected, expected_gradients = value_and_gradients(loss, query, table, targets, weights, key)
 
-    def total(query, rows):
-        return sharded(query, rows, targets, weights, None, num_items=NUM_ITEMS)[0]
+    def total(query, rows, targets, weights):
+        with table_split_over("model"), rows_split_over("model"):
+            return loss(query, rows, targets, weights, key, num_items=NUM_ITEMS)[0]
 
-    parts = table.reshape(3, -1, WIDTH)
-    function = jax.vmap(jax.value_and_grad(total, (0, 1)), in_axes=(None, 0), axis_name="model")
-    values, gradients = jax.jit(function)(query, parts)
-    assert_allclose(values, jnp.full(3, expected), rtol=1e-5)
-    assert_allclose(gradients[0], jnp.broadcast_to(to_query, gradients[0].shape), atol=1e-5)
-    assert_allclose(gradients[1].reshape(table.shape), to_table, atol=1e-5)
+    parts = [array.reshape(8, -1, *array.shape[1:]) for array in (query, table, targets, weights)]
+    function = jax.vmap(jax.value_and_grad(total, (0, 1, 3)), axis_name="model")
+    values, gradients = jax.jit(function)(*parts)
+    tolerance = 0.02 if getattr(loss, "dtype", "float32") == "bfloat16" else 1e-5
+    assert_allclose(values.sum(), expected, rtol=tolerance)
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+        assert_allclose(gradient.reshape(wanted.shape), wanted, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("plan", [{"block": 16}, {"block": 16, "chunk": 96}], ids=["tokens", "items"])
@@ -322,7 +338,7 @@ def test_memory_at_a_million_items(width):
     """Beside the table and its gradient a step needs under 1 GB, Python and XLA included."""
     rows, num_tokens = 1_000_064, 256
     program = [sys.executable, "-c", MEMORY_PROGRAM, str(rows), str(width), str(num_tokens)]
-    result = subprocess.run(program, capture_output=True, text=True, check=True)
+    result = subprocess.run(program, env=compiled_well(), capture_output=True, text=True, check=True)
     temporary, peak = (int(word) for word in result.stdout.split())
     assert temporary < 2**28
     assert peak - 2 * rows * width * 4 < 1e9

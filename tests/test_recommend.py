@@ -6,44 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import BagRecommender
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxrec.batch import row_keys
 from jaxrec.recommend import recommend
 from jaxrec.recommender import table_rows
 from jaxrec.scoring import map_rows
 from jaxrec.topk import top_k
 
 NUM_ITEMS, WIDTH = 1000, 4
-
-
-@dataclasses.dataclass(frozen=True)
-class BagRecommender:
-    """The query is the sum of the history's embeddings, with noise if stochastic."""
-
-    num_items: int = NUM_ITEMS
-    max_length: int = 12
-    stochastic: bool = False
-
-    def init(self, key):
-        """Small integers, so that scores are exact and full of ties."""
-        return jax.random.randint(key, (table_rows(self.num_items), WIDTH), -3, 4).astype(jnp.float32)
-
-    def query(self, params, items, key):
-        query = jnp.sum(jnp.where(items[..., None] > 0, params[items], 0.0), axis=1)
-        if self.stochastic:
-            query += jax.vmap(lambda key: jax.random.normal(key, (WIDTH,)))(row_keys(key, items))
-        return query
-
-    def items(self, params):
-        return params
+BAG = BagRecommender(NUM_ITEMS, max_length=12, width=WIDTH)
 
 
 @pytest.fixture(scope="module")
 def problem():
-    recommender = BagRecommender()
+    recommender = BAG
     histories = np.array(jax.random.randint(jax.random.key(1), (6, 12), 1, NUM_ITEMS + 1))
     histories[1, :8] = 0
     histories[2] = 0
@@ -126,7 +105,7 @@ def test_candidates(problem):
 
 def test_samples_are_averaged_and_their_spread_returned(problem):
     _, params, histories = problem
-    recommender, key = BagRecommender(stochastic=True), jax.random.key(4)
+    recommender, key = dataclasses.replace(BAG, stochastic=True), jax.random.key(4)
     once = recommend(recommender, params, histories, k=5, key=key)
     expected = np.asarray(recommender.query(params, histories, key) @ params.T)[:, 1 : NUM_ITEMS + 1]
     assert_allclose(once.scores, -np.sort(-expected, axis=1)[:, :5], rtol=1e-5)
@@ -141,13 +120,13 @@ def test_samples_are_averaged_and_their_spread_returned(problem):
     assert_allclose(lists.scores, scores.mean(0), rtol=1e-4, atol=1e-4)
     assert_allclose(lists.spread, scores.std(0), rtol=1e-3, atol=1e-4)
     assert lists.spread.min() > 0.1
-    still = recommend(BagRecommender(), params, histories, k=5, num_samples=64, with_spread=True)
+    still = recommend(BAG, params, histories, k=5, num_samples=64, with_spread=True)
     assert_allclose(still.spread, 0.0)
 
 
 def test_a_row_does_not_depend_on_the_others(problem):
     _, params, histories = problem
-    recommender = BagRecommender(stochastic=True)
+    recommender = dataclasses.replace(BAG, stochastic=True)
     together = recommend(recommender, params, histories, k=7)
     for row in range(3):
         alone = recommend(recommender, params, histories[row : row + 1], k=7)
@@ -189,7 +168,7 @@ def test_rows_are_cut_into_blocks(batch, cells, calls, monkeypatch):
 
 
 def test_memory_at_a_million_items():
-    recommender = BagRecommender(num_items=1_000_000)
+    recommender = dataclasses.replace(BAG, num_items=1_000_000)
     params = jax.ShapeDtypeStruct((table_rows(1_000_000), 64), jnp.float32)
     histories = jax.ShapeDtypeStruct((256, 12), jnp.int32)
     function = jax.jit(lambda params, items: recommend(recommender, params, items, k=10, exclude=items))

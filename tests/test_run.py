@@ -11,8 +11,9 @@ import polars as pl
 import pytest
 
 import jaxrec
-from jaxrec import data
-from jaxrec.bulk import popular_items
+from jaxrec import artifact, data
+from jaxrec.batch import row_keys
+from jaxrec.bulk import popular_items, trained_items
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
@@ -124,6 +125,45 @@ def test_candidates(run):
         assert len(run.recommend([["i3"]], candidates=["i5", "nothing"])) == 1
 
 
+def test_spread_of_the_scores_over_samples(run):
+    """A model that draws its queries (bulk lists against ``recommend``), and one that does not."""
+
+    class Noisy(EncoderRecommender):
+        stochastic = True
+
+        def query(self, params, items, key):
+            draws = jax.vmap(lambda one: jax.random.normal(one, (self.width,)))(row_keys(key, items))
+            return super().query(params, items, key) + draws
+
+    fields = {field.name: getattr(run.recommender, field.name) for field in dataclasses.fields(MODEL)}
+    noisy = dataclasses.replace(run, recommender=Noisy(**fields))
+    histories = {"ann": ["i3", "i5", "i8"], "new": [], "bob": ["i4"]}
+    frame = noisy.recommend(histories, k=5, num_samples=4, with_spread=True)
+    assert frame.columns == ["user_id", "item_id", "score", "rank", "spread"]
+    row = np.array([[0, 0, 0, 0, 0, 3, 5, 8]], np.int32)
+    row[row > 0] = run.catalogue.item_ids.lookup(["i3", "i5", "i8"]) + 1
+    lists = jaxrec.recommend(
+        noisy.recommender,
+        run.params,
+        row,
+        k=5,
+        key=run.key,
+        exclude=row,
+        allowed=trained_items(run.recommender, run.item_counts),
+        num_samples=4,
+        with_spread=True,
+    )
+    ann = frame.filter(pl.col("user_id") == "ann")
+    np.testing.assert_allclose(ann["spread"], lists.spread[0], rtol=1e-5)
+    assert ann["spread"].min() > 0
+    assert frame.filter(pl.col("user_id") == "new")["spread"].to_list() == [0.0] * 5
+    with pytest.raises(ValueError, match="num_samples is 1, and the spread .* needs at least 2"):
+        noisy.recommend(histories, with_spread=True)
+    still = run.recommend(histories, k=5, with_spread=True)
+    assert still["spread"].to_list() == [0.0] * 15
+    assert still.drop("spread").equals(run.recommend(histories, k=5))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -170,6 +210,25 @@ def test_another_configuration_is_refused(run, split):
     wider = dataclasses.replace(MODEL, width=32)
     with pytest.raises(ValueError, match=r"another configuration \(model.width: 16 there, 32 here\)"):
         jaxrec.fit(dataclasses.replace(small_config(), model=wider), split, run.workdir)
+
+
+@pytest.mark.parametrize(("decay", "refused"), [("cosine", True), ("linear", True), ("step", False)])
+def test_other_epochs_are_refused_where_the_learning_rate_falls_over_all(split, tmp_path, decay, refused):
+    def prepare(epochs):
+        changes = {"train": TrainConfig(epochs=epochs), "optimizer": OptimizerConfig(decay=decay)}
+        config = dataclasses.replace(small_config(), **changes)
+        artifact.prepare(tmp_path, config, split, split.train_item_counts())
+
+    prepare(epochs=4)
+    prepare(epochs=4)
+    if not refused:
+        prepare(epochs=5)
+        return
+    with pytest.raises(
+        ValueError, match=rf"run of 4 epochs .*decay={decay}.* and 5 would .*repeat train.epochs=4"
+    ):
+        prepare(epochs=5)
+    prepare(epochs=4)
 
 
 def test_fitting_again_changes_nothing(run, split):

@@ -9,5 +9,6 @@ A section is a module with
 * ``describe(case, results)``: what was measured and the figure, in words;
 * ``DETAILS``: the ``part`` of cases that the README's table leaves out.
 
-A new one (other libraries under the same conditions, say) is such a module and a line in ``sections.py``.
+A new one is such a module and a line in ``sections.py``. ``report.py`` keeps the rows, ``plots.py`` draws them;
+programs in ``peer_libraries`` are run by the interpreter of another library and import nothing of jaxrec.
 """

@@ -37,6 +37,10 @@ class Arrays:
         """U."""
         return len(self.offsets) - 1
 
+    def history(self, user: int) -> np.ndarray:
+        """int32, the items of a user, oldest first."""
+        return np.asarray(self.items[self.offsets[user] : self.offsets[user + 1]])
+
     def item_counts(self) -> np.ndarray:
         """int64 ``[num_items + 1]`` interactions of each item (all parts: only speed is measured)."""
         return np.bincount(self.items, minlength=self.num_items + 1)

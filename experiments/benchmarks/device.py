@@ -21,6 +21,8 @@ from jaxrec.train.state import create_state
 from jaxrec.train.step import make_train_step, scan_steps
 from jaxrec.version import __version__
 
+NO_BLOCK = object()
+
 
 def environment() -> dict[str, Any]:
     """Versions, device, machine, load and date, for every record."""
@@ -34,6 +36,10 @@ def environment() -> dict[str, Any]:
         "devices": len(devices),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": machine_memory(),
+        "compilation_cache": bool(
+            jax.config.jax_compilation_cache_dir
+        ),  # then it compiles faster than at first
         "load_average": round(os.getloadavg()[0], 2),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -44,6 +50,42 @@ def _processor() -> str:
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine_memory() -> int | None:
+    """Bytes of main memory; ``None`` where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def free_memory() -> int | None:
+    """Bytes that arrays may still take: on an accelerator of its own, on a CPU of the machine's."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)
+    path = Path("/proc/meminfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    return free[0] if free else machine_memory()
+
+
+def program_memory(compiled: Any) -> dict[str, int]:
+    """What a compiled program says of its memory on one device; empty where it does not tell.
+
+    ``program_bytes`` counts arguments, results and temporaries, what is donated once.
+    """
+    memory = compiled.memory_analysis() if hasattr(compiled, "memory_analysis") else None
+    if memory is None:
+        return {}
+    whole = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    return {"program_bytes": whole, "temporary_bytes": memory.temp_size_in_bytes}
 
 
 def peak_memory() -> dict[str, Any]:
@@ -82,8 +124,9 @@ def step_flops(
     """FLOPs of one optimizer step, by XLA's cost analysis of the program.
 
     XLA counts the body of a loop once. So the program that is analysed (and not run) takes one batch
-    and has its softmax in one block; padding, which the softmax leaves out in whole blocks, is taken off
-    again. What a chunked softmax computes twice counts once.
+    and has its loss in one block; padding, which the softmax leaves out in whole blocks, is taken off
+    again. What a chunked softmax computes twice counts once. (The other loops of jaxrec's training steps draw
+    random bits.)
 
     Args:
       recommender: the model.
@@ -91,13 +134,15 @@ def step_flops(
       batch: ``[B, L]`` arrays of numpy.
     """
     loss = getattr(recommender, "loss_function", None)
+    if getattr(loss, "block", NO_BLOCK) is NO_BLOCK:
+        return _lowered_flops(recommender, optimizer, batch)
     tokens = (
         batch.items.size if getattr(recommender, "target_positions", "all") == "all" else len(batch.items)
     )
-    if not isinstance(loss, SoftmaxLoss):
-        return _lowered_flops(recommender, optimizer, batch)
-    whole = dataclasses.replace(loss, block=tokens, chunk=None)
+    whole = dataclasses.replace(loss, block=tokens, **({"chunk": None} if hasattr(loss, "chunk") else {}))
     flops = _lowered_flops(dataclasses.replace(recommender, loss_function=whole), optimizer, batch)
+    if not isinstance(loss, SoftmaxLoss):
+        return flops
     table = jax.eval_shape(lambda key: recommender.items(recommender.init(key)), jax.random.key(0))
     block = loss.plan(tokens, table.shape[0], recommender.num_items).block
     real = int(np.count_nonzero(batch.weights))
@@ -115,4 +160,13 @@ def _lowered_flops(
     return float(steps.lower(state, batches, key).cost_analysis()["flops"])
 
 
-__all__ = ["environment", "matrix_product_peak", "peak_memory", "step_flops", "tree_bytes"]
+__all__ = [
+    "environment",
+    "free_memory",
+    "machine_memory",
+    "matrix_product_peak",
+    "peak_memory",
+    "program_memory",
+    "step_flops",
+    "tree_bytes",
+]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.apart import run_apart
-from benchmarks.rows import Row, row
+from benchmarks.rows import Row, row, skipped
 from benchmarks.settings import Settings
 from benchmarks.timing import Times, peak_resident_bytes
 
@@ -19,6 +19,8 @@ DETAILS: tuple[str, ...] = ()
 FORMATS = ("csv", "parquet")
 MEAN_LENGTH = 25.0
 ROWS_AT_ONCE = 1 << 20
+BYTES_A_ROW = 100
+"""Disk space at most: the simulated log twice, both formats, and what is prepared from one."""
 
 
 def cases(settings: Settings) -> list[dict[str, Any]]:
@@ -31,6 +33,11 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
 
     The events are in order of time, as logs are; users are integers, items text.
     """
+    needed, free = case["rows"] * BYTES_A_ROW, shutil.disk_usage(tempfile.gettempdir()).free
+    if needed > free:
+        reason = f"the files take {needed / 1e9:,.0f} GB, and {free / 1e9:,.0f} GB of the disk are free"
+        yield skipped(case, reason)
+        return
     with tempfile.TemporaryDirectory(prefix="jaxrec-benchmark-") as folder:
         rows = run_apart("benchmarks.preparing:write_log", folder=folder, rows=case["rows"])
         for kind in FORMATS:
@@ -88,7 +95,8 @@ def describe(case: dict[str, Any], results: dict[str, Any]) -> tuple[str, str]:
     """Seconds and peak memory."""
     what = f"preparing a log of {case['rows'] / 1e6:,.3g} M interactions ({case['format']})"
     memory = results["peak_memory_bytes"] / 2**30
-    return what, f"{results['prepare_seconds']:.3g} s, peak {memory:.2f} GiB"
+    opening = f"opens in {1e3 * results['open_seconds']:.2g} ms"
+    return what, f"{results['prepare_seconds']:.3g} s, peak {memory:.2f} GiB, {opening}"
 
 
 __all__ = ["DETAILS", "NEEDS", "cases", "describe", "measure", "read_log", "write_log"]

@@ -1,10 +1,10 @@
-"""Section ``recommend``: lists for all users at once, and for one warm user, from arrays and under own ids."""
+"""Section ``recommend``: lists for many users at once, and for one warm user, from arrays and under own ids."""
 
 import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -15,11 +15,15 @@ from benchmarks.device import peak_memory
 from benchmarks.rows import Row, row, skipped
 from benchmarks.settings import Settings
 from benchmarks.timing import Times, repeat
+from benchmarks.training import describe_sizes, sizes_of
 from jaxrec.bulk import ListRequest, trained_items
 from jaxrec.config import Config
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.recommender import Recommender
 from jaxrec.typing import Params
+
+if TYPE_CHECKING:
+    from jaxrec.data import Interactions
 
 NEEDS: tuple[str, ...] = ()
 DETAILS: tuple[str, ...] = ()
@@ -38,34 +42,57 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
     Parameters are fresh: the time does not depend on their values. The whole history is excluded.
     """
     arrays, config = settings.arrays(), settings.config(case)
-    recommender = dataclasses.replace(config.model, num_items=arrays.num_items)
-    case = {**case, **arrays.card(), "k": K}
-    if isinstance(recommender, PopularityRecommender):
-        params = recommender.counts_to_params(arrays.item_counts())
-    else:
-        params = jax.jit(recommender.init)(jax.random.key(config.seed))
-        case["max_length"] = recommender.max_length
-    bulk = {**case, "part": "bulk", "batch_size": config.evaluation.batch_size}
-    yield bulk_row(settings, bulk, arrays, lambda: _bulk(config, recommender, params, arrays))
-    histories = _some_histories(arrays, settings.one_user_repeats)
-    one = {**case, "part": "one user"}
-    yield one_user_row(one, histories, _one_user(recommender, params, arrays))
-    bulk, one = {**bulk, "part": "bulk, own ids"}, {**one, "part": "one user, own ids"}
+    recommender, params = fresh(config, arrays)
+    case = {**case, **arrays.card(), **sizes_of(recommender), "k": K}
+    yield from array_rows(settings, case, config, arrays, recommender, params)
+    bulk = {**case, "part": "bulk, own ids", "batch_size": config.evaluation.batch_size}
+    one = {**case, "part": "one user, own ids"}
     if arrays.split is None:
         yield from (skipped(part, "polars is not installed") for part in (bulk, one))
         return
     run = _run(config, recommender, params, arrays)
-    log = arrays.split.interactions
-    yield bulk_row(settings, bulk, arrays, lambda: run.recommend(log, k=K))
-    external = [log.item_ids.external(history - 1).to_list() for history in histories]
+    log, users = arrays.split.interactions, min(settings.bulk_users or arrays.num_users, arrays.num_users)
+    some = (
+        {user: _external(log, arrays.history(user)) for user in range(users)} if settings.bulk_users else log
+    )
+    yield bulk_row(settings, bulk, users, lambda: run.recommend(some, k=K))
+    histories = some_histories(arrays, settings.one_user_repeats)
+    external = [_external(log, history) for history in histories]
     yield one_user_row(one, external, lambda history: run.recommend({"user": history}, k=K))
 
 
-def bulk_row(settings: Settings, case: dict[str, Any], arrays: Arrays, recommend: Callable[[], Any]) -> Row:
-    """Times lists for all users."""
-    times = repeat(recommend, repeats=min(settings.repeats, 5))
-    results = {"users_per_second": arrays.num_users / times.median, **peak_memory()}
-    return row(case, results, times.record())
+def fresh(config: Config, arrays: Arrays) -> tuple[Recommender, Params]:
+    """The model of a config for some data, with fresh parameters."""
+    recommender = dataclasses.replace(config.model, num_items=arrays.num_items)
+    if isinstance(recommender, PopularityRecommender):
+        return recommender, recommender.counts_to_params(arrays.item_counts())
+    return recommender, jax.jit(recommender.init)(jax.random.key(config.seed))
+
+
+def array_rows(
+    settings: Settings,
+    case: dict[str, Any],
+    config: Config,
+    arrays: Arrays,
+    recommender: Recommender,
+    params: Params,
+) -> Iterator[Row]:
+    """Bulk and one user, from arrays to arrays."""
+    users = min(settings.bulk_users or arrays.num_users, arrays.num_users)
+    bulk = {**case, "part": "bulk", "batch_size": config.evaluation.batch_size}
+    yield bulk_row(settings, bulk, users, lambda: _bulk(config, recommender, params, arrays, users))
+    histories = some_histories(arrays, settings.one_user_repeats)
+    yield one_user_row({**case, "part": "one user"}, histories, _one_user(recommender, params, arrays))
+
+
+def bulk_row(settings: Settings, case: dict[str, Any], users: int, recommend: Callable[[], Any]) -> Row:
+    """Times lists for many users; ``first_seconds`` are those of the first run, which compiles."""
+    start = time.perf_counter()
+    recommend()
+    first = time.perf_counter() - start
+    times = repeat(recommend, repeats=min(settings.repeats, 5), warmups=0)
+    results = {"users_per_second": users / times.median, "first_seconds": first, **peak_memory()}
+    return row({**case, "bulk_users": users}, results, times.record())
 
 
 def one_user_row(case: dict[str, Any], histories: list, recommend: Callable[[Any], Any]) -> Row:
@@ -83,21 +110,29 @@ def one_user_row(case: dict[str, Any], histories: list, recommend: Callable[[Any
     return row(case, results, times.record())
 
 
-def _bulk(config: Config, recommender: Recommender, params: Params, arrays: Arrays) -> jaxrec.TopK:
+def _bulk(
+    config: Config, recommender: Recommender, params: Params, arrays: Arrays, users: int
+) -> jaxrec.TopK:
     return jaxrec.recommend_histories(
         recommender,
         params,
         arrays.items,
-        arrays.offsets,
+        arrays.offsets[: users + 1],
         ListRequest(k=K, batch_size=config.evaluation.batch_size),
         item_counts=arrays.item_counts(),
         key=jax.random.key(config.seed),
     )
 
 
-def _some_histories(arrays: Arrays, count: int) -> list[np.ndarray]:
+def some_histories(arrays: Arrays, count: int) -> list[np.ndarray]:
+    """Histories of users drawn at random."""
     users = np.random.default_rng(0).integers(0, arrays.num_users, count)
-    return [np.asarray(arrays.items[arrays.offsets[user] : arrays.offsets[user + 1]]) for user in users]
+    return [arrays.history(user) for user in users]
+
+
+def _external(log: "Interactions", history: np.ndarray) -> list:
+    """A history under the log's own ids."""
+    return log.item_ids.external(history - 1).to_list()
 
 
 def _one_user(
@@ -133,16 +168,34 @@ def _run(config: Config, recommender: Recommender, params: Params, arrays: Array
 
 def describe(case: dict[str, Any], results: dict[str, Any]) -> tuple[str, str]:
     """Users a second, or milliseconds of one user."""
-    where = f"{case['preset']}, {case['data']} ({case['items']:,} items), {case['dtype']}"
+    sizes = describe_sizes(case)
+    where = (
+        f"{case['preset']}, {case['data']} ({case['items']:,} items), {sizes and sizes + ', '}{case['dtype']}"
+    )
     ids = ", own ids in and out" if case["part"].endswith("own ids") else ""
     if case["part"].startswith("bulk"):
-        return (
-            f"top-{K} for all users, history excluded{ids}: {where}",
-            f"{results['users_per_second']:,.0f} users/s",
-        )
+        count = case.get("bulk_users", case["users"])
+        users = "all" if count == case["users"] else f"{count:,}"
+        figure = f"{results['users_per_second']:,.0f} users/s"
+        if "first_seconds" in results:
+            figure += f", first time {results['first_seconds']:.2g} s"
+        peak = results["peak_memory_bytes"] / 2**30
+        figure += f", peak {peak:.2f} GiB of the {results['memory_of']}"
+        return f"top-{K} for {users} users, history excluded{ids}: {where}", figure
     milliseconds = [1e3 * results[name] for name in ("p50_seconds", "p99_seconds")]
     figure = "p50 {:.2f} ms, p99 {:.2f} ms".format(*milliseconds)
     return f"top-{K} for one user, warm{ids}: {where}", figure
 
 
-__all__ = ["DETAILS", "NEEDS", "cases", "describe", "measure"]
+__all__ = [
+    "DETAILS",
+    "NEEDS",
+    "array_rows",
+    "bulk_row",
+    "cases",
+    "describe",
+    "fresh",
+    "measure",
+    "one_user_row",
+    "some_histories",
+]

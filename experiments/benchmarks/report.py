@@ -6,32 +6,92 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rows import Row, machine_words
 from benchmarks.sections import SECTIONS
+from benchmarks.settings import PROGRAM
 
 KIND = "benchmark"
 HEADINGS = ("what", "figure")
+COMMANDS = "`; `"
+"""Between the commands of a file that several runs filled: it stands in backquotes."""
 
 
 class Report:
-    """Records in the order in which they were measured, written after every case.
+    """Records, written after every case into one file that several runs may fill.
 
     Attributes:
       path: the JSON file, or ``None``.
-      content: what it holds: ``kind``, ``command`` and ``records``.
+      content: what it holds: ``kind``, ``command`` (of all runs that gave records) and ``records``.
     """
 
     def __init__(self, path: Path | None, command: str):
-        self.path = path
-        self.content: dict[str, Any] = {"kind": KIND, "command": command, "records": []}
+        """Takes up what the file holds.
 
-    def add(self, records: Sequence[dict[str, Any]]) -> None:
-        """Keeps records, and writes what there is so far."""
-        self.content["records"] += records
+        Raises:
+          ValueError: the file is no benchmark's.
+        """
+        self.path, self.command = path, command
+        self.content: dict[str, Any] = {"kind": KIND, "command": command, "records": []}
+        if path is not None and path.exists():
+            self.content = _read(path)
+
+    def measured(self, section: str, request: dict[str, Any], machine: Row) -> list[Row]:
+        """The records of an equal request on an equal machine, if all of them were measured.
+
+        Args:
+          section: its name.
+          request: see ``request_of``.
+          machine: a record with the ``environment`` of this one.
+        """
+        found = [
+            record
+            for record in self.content["records"]
+            if record["section"] == section
+            and record.get("request") == _plain(request)
+            and machine_words(record) == machine_words(machine)
+        ]
+        return found if all("results" in record for record in found) else []
+
+    def add(self, records: Sequence[Row]) -> None:
+        """Keeps records in the place of older ones of the same case and machine, and writes all that there is."""
+        records = [_plain({**record, "command": self.command}) for record in records]
+        asked = [(record["section"], record.get("request"), machine_words(record)) for record in records]
+        cases = [(record["section"], record["case"], machine_words(record)) for record in records]
+        kept = [
+            old
+            for old in self.content["records"]
+            if (old["section"], old.get("request"), machine_words(old)) not in asked
+            and (old["section"], old["case"], machine_words(old)) not in cases
+        ]
+        self.content["records"] = kept + records
+        commands = dict.fromkeys(
+            record.get("command", self.content["command"]) for record in self.content["records"]
+        )
+        for record in kept:
+            record.setdefault("command", self.content["command"])
+        self.content["command"] = COMMANDS.join(commands)
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _write(self.path, json.dumps(self.content, indent=1) + "\n")
         _write(self.path.with_suffix(".md"), markdown_report(self.content))
+
+
+def _plain(value: Any) -> Any:
+    """As it will be read back from JSON."""
+    return json.loads(json.dumps(value))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}; remove it, or give another file") from error
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise ValueError(f"{path} was not written by {PROGRAM}; give another file")
+    for record in content["records"]:
+        record.setdefault("command", content["command"])
+    return content
 
 
 def json_path(text: str) -> Path | None:
@@ -51,7 +111,7 @@ def line_of(record: dict[str, Any]) -> tuple[str, str]:
     """What was measured, and the figure or why there is none."""
     for word in ("skipped", "failed"):
         if word in record:
-            case = ", ".join(f"{name} {value}" for name, value in record["case"].items())
+            case = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in record["case"].items())
             return f"{record['section']}: {case}", f"{word}: {record[word]}"
     return SECTIONS[record["section"]].describe(record["case"], record["results"])
 
@@ -83,16 +143,24 @@ def describe_environment(record: dict[str, Any]) -> str:
 
 
 def markdown_report(content: dict[str, Any]) -> str:
-    """All records by section, with the machine and the command."""
-    parts = [f"`{content['command']}`"]
-    measured = [record for record in content["records"] if "environment" in record]
-    if measured:
-        parts.append(describe_environment(measured[0]))
-    for section in SECTIONS:
-        lines = [line_of(record) for record in content["records"] if record["section"] == section]
-        if lines:
-            parts.append(f"## {section}\n\n{markdown_table(HEADINGS, lines)}")
+    """All records, by machine and section, with the commands."""
+    parts = [f"`{command}`" for command in content["command"].split(COMMANDS)]
+    machines = dict.fromkeys(machine_words(record) for record in content["records"])
+    for machine in machines:
+        records = [record for record in content["records"] if machine_words(record) == machine]
+        if machine:
+            parts.append(describe_environment(records[0]))
+        for section in SECTIONS:
+            lines = [(*line_of(record), *_when(record)) for record in records if record["section"] == section]
+            if lines:
+                parts.append(f"## {section}\n\n{markdown_table((*HEADINGS, 'median of', 'date'), lines)}")
     return "\n\n".join(parts) + "\n"
+
+
+def _when(record: dict[str, Any]) -> tuple[str, str]:
+    """How often it was timed, at how many seconds; and the day."""
+    timing, date = record.get("timing"), record.get("environment", {}).get("date", "")[:10]
+    return (f"{timing['repeats']} x {timing['median_seconds']:.3g} s" if timing else ""), date
 
 
 __all__ = [

@@ -20,4 +20,14 @@ def failed(case: dict[str, Any], reason: str) -> Row:
     return {"case": case, "failed": reason}
 
 
-__all__ = ["Row", "failed", "row", "skipped"]
+def machine_words(record: Row) -> tuple:
+    """What tells a record's machine and versions apart from another's; ``()`` where it has none.
+
+    The number of devices is the case's: those of a CPU are fake.
+    """
+    facts = record.get("environment", {})
+    names = ("platform", "device", "processor", "cores", "jaxrec", "jax", "python")
+    return tuple(facts.get(name) for name in names) if facts else ()
+
+
+__all__ = ["Row", "failed", "machine_words", "row", "skipped"]

@@ -1,10 +1,11 @@
 """All sections, and running a case of one in a process of its own."""
 
 import dataclasses
+import time
 from types import ModuleType
 from typing import Any
 
-from benchmarks import feeding, full_softmax, preparing, recommending, training
+from benchmarks import diffusing, feeding, full_softmax, peers, preparing, recommending, training
 from benchmarks.apart import run_apart
 from benchmarks.dataset import missing
 from benchmarks.rows import Row, failed, skipped
@@ -16,24 +17,49 @@ SECTIONS: dict[str, ModuleType] = {
     "pipeline": feeding,
     "prepare": preparing,
     "softmax": full_softmax,
+    "diffusion": diffusing,
+    "peers": peers,
 }
 
 
-def run_case(settings: Settings, section: str, case: dict[str, Any]) -> list[Row]:
-    """The records of a case: rows with ``section`` and ``environment``."""
+def request_of(settings: Settings, case: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for: equal requests need be measured once on a machine."""
+    return {"case": case, "settings": settings.digest()}
+
+
+def run_case(
+    settings: Settings, section: str, case: dict[str, Any], machine: dict[str, Any] | None = None
+) -> list[Row]:
+    """The records of a case.
+
+    Args:
+      settings: the flags.
+      section: its name.
+      case: one of ``SECTIONS[section].cases(settings)``.
+      machine: the facts that stand in a record where the case's process could not give its own.
+
+    Returns:
+      Rows with ``section``, ``request``, ``environment`` and ``case_seconds``, the wall time of the whole case.
+    """
+    start = time.perf_counter()
     absent = missing(SECTIONS[section].NEEDS)
     if absent:
-        return [{"section": section, **skipped(case, f"{' and '.join(absent)} not installed")}]
-    try:
-        return run_apart(
-            "benchmarks.sections:measure_case",
-            fake_devices=case.get("devices", 1),
-            settings=dataclasses.asdict(settings),
-            section=section,
-            case=case,
-        )
-    except RuntimeError as error:
-        return [{"section": section, **failed(case, str(error))}]
+        rows = [skipped(case, f"{' and '.join(absent)} not installed")]
+    else:
+        try:
+            rows = run_apart(
+                "benchmarks.sections:measure_case",
+                fake_devices=case.get("devices", 1),
+                settings=dataclasses.asdict(settings),
+                section=section,
+                case=case,
+            )
+        except RuntimeError as error:
+            rows = [failed(case, str(error))]
+    about = {"section": section, "request": request_of(settings, case)}
+    about["case_seconds"] = round(time.perf_counter() - start, 3)
+    where = {"environment": machine} if machine else {}
+    return [{**where, **row, **about} for row in rows]
 
 
 def measure_case(settings: dict[str, Any], section: str, case: dict[str, Any]) -> list[Row]:
@@ -46,4 +72,4 @@ def measure_case(settings: dict[str, Any], section: str, case: dict[str, Any]) -
     return [{"section": section, **row, "environment": facts} for row in rows]
 
 
-__all__ = ["SECTIONS", "measure_case", "run_case"]
+__all__ = ["SECTIONS", "measure_case", "request_of", "run_case"]

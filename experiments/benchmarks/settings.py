@@ -11,10 +11,13 @@ from jaxrec.mesh import ParallelConfig
 from jaxrec.presets import preset
 
 PROGRAM = "python experiments/benchmark.py"
+LIST = re.compile(r"\w[\w-]*(,\w[\w-]*)+")
+BATCH_SOURCES = {"auto": "auto", "host": "grain", "device": "device"}
 QUICK: dict[str, Any] = {
     "width": 16,
     "max_length": 8,
-    "batch_targets": 256,
+    "num_layers": 1,
+    "batch_targets": (256,),
     "epochs": 1,
     "repeats": 2,
     "simulated_users": 300,
@@ -22,11 +25,32 @@ QUICK: dict[str, Any] = {
     "one_user_repeats": 20,
     "prepare_rows": (2000,),
     "softmax_items": (2000,),
+    "sampled_items": (3000,),
     "softmax_widths": (16,),
     "softmax_batch": 8,
     "softmax_length": 16,
+    "diffusion_users": 20,
+    "peer_users": 30,
     "product_size": 256,
 }
+MEASURED_BY = (
+    *(
+        "sections",
+        "presets",
+        "devices",
+        "model_devices",
+        "modes",
+        "dtypes",
+        "steps",
+        "batch_targets",
+        "feeds",
+    ),
+    *("threads", "prepare_rows", "softmax_items", "sampled_items", "softmax_widths", "peers"),
+)
+"""Flags that choose cases and stand in each case."""
+
+ABOUT_THE_RUN = ("json", "again", "debug", "quick", "trace", "peers_python")
+"""Flags that change no figure (``quick`` only stands for others)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,32 +60,46 @@ class Settings:
     python experiments/benchmark.py --data ../shared/data/amazon-beauty.seq.txt.gz --json results/beauty.json
 
     Each case runs in a process of its own, nothing else should run on the machine. Several values of a flag
-    are separated by spaces or commas. Sections whose packages are not installed are skipped.
+    are separated by spaces or commas. Sections whose packages are not installed are skipped. With --json, cases
+    that the file holds already (same machine, versions and flags) are not measured again, so a run that was
+    stopped goes on; new rows take the place of old ones of the same case and machine.
 
     Attributes:
       presets: models to train and to recommend with.
       data: embedded, named or own data, as for train.py.
-      sections: training, recommend, pipeline, prepare, softmax; all if empty.
+      sections: training, recommend, pipeline, prepare, softmax, diffusion, peers; all if empty.
       devices: numbers of devices to train on; on a CPU more than one are fake ones.
+      model_devices: over how many of them the item table is split.
       modes: of spreading work over devices.
       dtypes: compute types.
       steps: optimizer steps of one dispatch; the preset's if empty.
+      batch_targets: targets of one optimizer step; the preset's if empty.
+      feeds: where batches are made: on the host (Grain), on the device, or as train.py chooses (auto).
       max_length: newest items that are read; 0 is the preset's.
       width: D; 0 is the preset's.
-      batch_targets: targets of one optimizer step; 0 is the preset's.
+      num_layers: 0 is the preset's.
       epochs: measured after one that warms up.
       repeats: of every other measurement, at most (each stops after a minute).
       one_user_repeats: recommendations for one user, of which the percentiles are.
+      bulk_users: that get lists at once; 0 is all.
       simulated_users: of the embedded data.
       simulated_items: of the embedded data.
       threads: of the Grain pipeline.
       prepare_rows: interactions of the logs that are prepared.
-      softmax_items: sizes of the catalogue.
+      softmax_items: sizes of the catalogue under the full softmax.
+      sampled_items: sizes of the catalogue under the sampled softmax.
       softmax_widths: D of the item table.
       softmax_batch: sequences of the batch.
       softmax_length: their length.
+      diffusion_users: that get lists by the reverse process, in the section diffusion.
+      peers: other libraries that train SASRec on the same data.
+      peers_python: interpreter that they are installed for; this one if empty.
+      peer_epochs: of a peer; the first one counts.
+      peer_users: that get lists, one by one, from a peer; 0 is as many as one_user_repeats.
       product_size: of the matrix product that gives the device's peak; 0 is 2,048 on a CPU, else 8,192.
-      json: file (or folder) for the records; the tables go beside it as Markdown.
+      trace: folder for a profile (jax.profiler) of one call of each training step.
+      json: file (or folder) for the records; tables as Markdown and plots go beside it.
+      again: measure also what the file holds already.
       quick: everything tiny: does it run? The figures mean nothing.
       debug: show the full traceback of an error.
     """
@@ -70,52 +108,88 @@ class Settings:
     data: str = "simulated"
     sections: tuple[str, ...] = ()
     devices: tuple[int, ...] = (1,)
+    model_devices: tuple[int, ...] = (1,)
     modes: tuple[Literal["jit", "pmap"], ...] = ("jit",)
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
     steps: tuple[int, ...] = ()
+    batch_targets: tuple[int, ...] = ()
+    feeds: tuple[Literal["auto", "host", "device"], ...] = ("auto",)
     max_length: int = 0
     width: int = 0
-    batch_targets: int = 0
+    num_layers: int = 0
     epochs: int = 3
     repeats: int = 10
     one_user_repeats: int = 500
+    bulk_users: int = 0
     simulated_users: int = 20_000
     simulated_items: int = 5000
     threads: tuple[int, ...] = (1,)
     prepare_rows: tuple[int, ...] = (10_000_000,)
     softmax_items: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    sampled_items: tuple[int, ...] = (10_000_000,)
     softmax_widths: tuple[int, ...] = (64, 128)
     softmax_batch: int = 128
     softmax_length: int = 50
+    diffusion_users: int = 2048
+    peers: tuple[Literal["rectools", "recbole"], ...] = ("rectools", "recbole")
+    peers_python: str = ""
+    peer_epochs: int = 1
+    peer_users: int = 0
     product_size: int = 0
+    trace: str = ""
     json: str = ""
+    again: bool = False
     quick: bool = False
     debug: bool = False
 
     def check(self) -> None:
         """Raises ValueError for what cannot be measured."""
-        for name in ("epochs", "repeats", "one_user_repeats"):
+        for name in ("epochs", "repeats", "one_user_repeats", "peer_epochs", "diffusion_users"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         for name in self.presets:
             preset(name)
+        for split in self.model_devices:
+            if split < 1 or all(devices % split for devices in self.devices):
+                raise ValueError(
+                    f"--model-devices {split} divides none of --devices {','.join(map(str, self.devices))}; give"
+                    " both"
+                )
 
     def arrays(self) -> Arrays:
         """The data."""
         return load_arrays(self.data, users=self.simulated_users, items=self.simulated_items)
 
+    def digest(self) -> dict[str, Any]:
+        """The flags that decide a case's figures and do not stand in the case: those not at their defaults."""
+        default = Settings()
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if name not in MEASURED_BY + ABOUT_THE_RUN and value != getattr(default, name)
+        }
+
     def config(self, case: dict[str, Any]) -> Config:
-        """The config of a case (``preset``, and if there ``dtype``, ``mode``, ``devices``, ``steps``)."""
+        """The config of a case: its ``preset``, and whatever of sizes, types and devices it names."""
         config = preset(case["preset"])
-        changes = {"width": self.width, "max_length": self.max_length, "dtype": case.get("dtype")}
-        model = _replace_known(config.model, **changes)
+        sizes = {
+            name: case.get(name) or getattr(self, name) for name in ("width", "max_length", "num_layers")
+        }
+        model = _replace_known(config.model, **sizes, dtype=case.get("dtype"))
         loss = getattr(model, "loss_function", None)
         if loss is not None:
             model = dataclasses.replace(model, loss_function=_replace_known(loss, dtype=case.get("dtype")))
         train = _replace_known(
-            config.train, batch_targets=self.batch_targets, steps_per_call=case.get("steps")
+            config.train,
+            batch_targets=case.get("batch_targets") or (*self.batch_targets, 0)[0],
+            steps_per_call=case.get("steps"),
+            batch_source=BATCH_SOURCES[case.get("feed", "auto")],
         )
-        parallel = ParallelConfig(mode=case.get("mode", "jit"), devices=case.get("devices", 1))
+        parallel = ParallelConfig(
+            mode=case.get("mode", "jit"),
+            devices=case.get("devices", 1),
+            model_devices=case.get("model_devices", 1),
+        )
         return dataclasses.replace(config, model=model, train=train, parallel=parallel)
 
 
@@ -133,9 +207,7 @@ def parse_settings(argv: list[str]) -> Settings:
     Raises:
       ValueError: a value is out of range.
     """
-    argv = [
-        part for text in argv for part in (text.split(",") if re.fullmatch(r"\w+(,\w+)+", text) else [text])
-    ]
+    argv = [part for text in argv for part in (text.split(",") if re.fullmatch(LIST, text) else [text])]
     settings = _parse_plainly(argv) if missing(("tyro",)) else _parse(argv)
     settings.check()
     if not settings.quick:

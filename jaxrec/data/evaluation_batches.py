@@ -37,6 +37,7 @@ def history_batches(
     max_length: int,
     batch_size: int = 256,
     with_seen: bool = True,
+    devices: int = 1,
 ) -> Iterator[EvaluationBatch]:
     """Batches of histories, shortest first; row r's history is ``items[starts[r]:ends[r]]``.
 
@@ -51,9 +52,11 @@ def history_batches(
       max_length: longest window that the model reads.
       batch_size: B; less for histories so long that ``[B, S]`` would be large.
       with_seen: whether whole histories are wanted.
+      devices: that share each batch; B is rounded up to a multiple of them.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+    for name, number in (("batch_size", batch_size), ("devices", devices)):
+        if number < 1:
+            raise ValueError(f"{name} is {number}; it must be at least 1")
     starts, ends = np.asarray(starts, np.int64), np.asarray(ends, np.int64)
     lengths = ends - starts
     if np.any(lengths < 0):
@@ -70,7 +73,7 @@ def history_batches(
         if width != widths[-1] and end - first < batch_size:
             continue
         group, first = order[first:end], end
-        size = _batch_rows(len(group), batch_size, width)
+        size = -(-_batch_rows(len(group), batch_size, width) // devices) * devices
         for begin in range(0, len(group), size):
             rows = np.full(size, -1, np.int64)
             part = group[begin : begin + size]
@@ -86,6 +89,7 @@ def evaluation_batches(
     max_length: int,
     batch_size: int = 256,
     with_seen: bool = True,
+    devices: int = 1,
 ) -> Iterator[EvaluationBatch]:
     """``history_batches`` with targets: row r's history is ``items[starts[r]:positions[r]]``.
 
@@ -93,7 +97,13 @@ def evaluation_batches(
     """
     positions = np.asarray(positions, np.int64)
     for batch in history_batches(
-        items, starts, positions, max_length=max_length, batch_size=batch_size, with_seen=with_seen
+        items,
+        starts,
+        positions,
+        max_length=max_length,
+        batch_size=batch_size,
+        with_seen=with_seen,
+        devices=devices,
     ):
         real = batch.rows >= 0
         targets = np.zeros(len(real), np.int32)

@@ -145,10 +145,11 @@ def recommendation_frame(
     scores: np.ndarray,
     valid: np.ndarray,
     metadata: ItemMetadata | None = None,
+    spread: np.ndarray | None = None,
 ) -> pl.DataFrame:
-    """Lists ``[n, K]`` as a frame ``user_id, item_id, score, rank``, and ``title`` where metadata is given.
+    """Lists ``[n, K]`` as a frame ``user_id, item_id, score, rank``.
 
-    Places that are not valid are left out.
+    ``spread`` follows where it is given, and ``title`` where metadata is. Places that are not valid are left out.
     """
     row, place = np.nonzero(valid)
     chosen = items[row, place] - 1
@@ -158,6 +159,8 @@ def recommendation_frame(
         pl.Series("score", scores[row, place]),
         pl.Series("rank", place + 1, dtype=pl.Int32),
     ]
+    if spread is not None:
+        columns.append(pl.Series("spread", spread[row, place]))
     if metadata is not None:
         columns.append(metadata.titles.gather(chosen).rename("title"))
     return pl.DataFrame(columns)

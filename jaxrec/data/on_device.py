@@ -10,9 +10,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from jaxrec.batch import SequenceBatch
 from jaxrec.data.windows import Bucket, TargetPositions, WindowPlan, cut_windows
+from jaxrec.sharding import place
 from jaxrec.typing import Array
 
 MEMORY_SHARE = 0.2
@@ -85,13 +87,13 @@ class DeviceLog:
       plan: the windows and their order.
     """
 
-    def __init__(self, items: np.ndarray, plan: WindowPlan, sharding: jax.sharding.Sharding):
-        """Copies the log to the devices of ``sharding`` (replicated)."""
+    def __init__(self, items: np.ndarray, plan: WindowPlan, sharding: NamedSharding):
+        """Copies the log to the devices of ``sharding`` (replicated), of this process or of several."""
         self.plan = plan
         self.sharding = sharding
 
         def put(array: np.ndarray) -> Array:
-            return jax.device_put(np.asarray(array, np.int32), sharding)
+            return place(np.asarray(array, np.int32), sharding.mesh, sharding.spec)
 
         self._items, self._starts, self._num_targets = put(items), put(plan.starts), put(plan.num_targets)
         self._first_rows = [put(bucket.first_row) for bucket in plan.buckets]
@@ -102,7 +104,9 @@ class DeviceLog:
         number, first = plan.call(index)
         bucket = plan.buckets[number]
         first_pass, first_place = divmod(first, bucket.num_rows)
-        numbers = jax.device_put((np.uint32(first_pass), np.uint32(first_place)), self.sharding)
+        numbers = place(
+            (np.uint32(first_pass), np.uint32(first_place)), self.sharding.mesh, self.sharding.spec
+        )
         shape = BucketShape(
             number,
             bucket.length,

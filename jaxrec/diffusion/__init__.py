@@ -1,6 +1,6 @@
 """The mathematics of diffusion, free of any network: schedules, process, noise and samplers."""
 
-from jaxrec.diffusion.noise import Noise, draw_normal, fold_key, split_key
+from jaxrec.diffusion.noise import Draw, Noise, draw_normal, fold_key, split_key
 from jaxrec.diffusion.process import GaussianProcess, Prediction, ReverseStep, reverse_step
 from jaxrec.diffusion.sampler import Coefficients, Denoise, Sampler, Trajectory
 from jaxrec.diffusion.schedule import (
@@ -17,6 +17,7 @@ __all__ = [
     "Coefficients",
     "CosineSchedule",
     "Denoise",
+    "Draw",
     "GaussianProcess",
     "LinearSchedule",
     "Noise",

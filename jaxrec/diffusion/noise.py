@@ -5,12 +5,16 @@ the leading axes of what is drawn, so that a row's draws depend on that row's ke
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from jaxrec.typing import Array, PRNGKey
+
+Draw = Callable[[PRNGKey, tuple[int, ...]], Array]
+"""``(key, shape) -> float32`` numbers of that shape, of whatever distribution is asked for."""
 
 
 def fold_key(key: PRNGKey, data: Array | int) -> PRNGKey:
@@ -68,13 +72,13 @@ class Noise:
         if self.strength < 0:
             raise ValueError(f"the offset's strength is {self.strength}, but must not be negative")
 
-    def draw(self, key: PRNGKey, shape: tuple[int, ...]) -> Array:
-        """ε of ``shape`` ``[..., D]``, float32, from one key or one key a row."""
+    def draw(self, key: PRNGKey, shape: tuple[int, ...], draw: Draw = draw_normal) -> Array:
+        """ε of ``shape`` ``[..., D]``, float32, from one key or one key a row; ``draw`` gives N(0, I)."""
         if self.offset == "none":
-            return draw_normal(key, shape)
+            return draw(key, shape)
         plain_key, offset_key = split_key(key)
         offset_shape = shape if self.offset == "independent" else (*shape[:-1], 1)
-        return draw_normal(plain_key, shape) + self.strength * draw_normal(offset_key, offset_shape)
+        return draw(plain_key, shape) + self.strength * draw(offset_key, offset_shape)
 
 
-__all__ = ["Noise", "draw_normal", "fold_key", "split_key"]
+__all__ = ["Draw", "Noise", "draw_normal", "fold_key", "split_key"]

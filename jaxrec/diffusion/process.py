@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec.diffusion.noise import Draw
 from jaxrec.diffusion.schedule import Schedule, TruncatedLinearSchedule
 from jaxrec.typing import Array, PRNGKey
 
@@ -89,12 +90,20 @@ class GaussianProcess:
             return signal * x_t - spread * prediction
         raise ValueError(f"the prediction is {kind!r}, but must be 'x0', 'noise' or 'velocity'")
 
-    def draw_steps(self, key: PRNGKey, shape: tuple[int, ...], noise_power: float = 0.0) -> Array:
+    def draw_steps(
+        self,
+        key: PRNGKey,
+        shape: tuple[int, ...],
+        noise_power: float = 0.0,
+        *,
+        draw: Draw = jax.random.uniform,
+    ) -> Array:
         """Training steps t, int32 of ``shape``, with density proportional to ((t + ½)/T)^``noise_power``.
 
-        0 is uniform (DiffuRec); larger powers visit noisy steps more often (our reading).
+        0 is uniform (DiffuRec); larger powers visit noisy steps more often (our reading). ``draw`` gives numbers
+        uniform in [0, 1).
         """
-        uniform = jax.random.uniform(key, shape, jnp.float32)
+        uniform = draw(key, shape)
         steps = jnp.floor(self.num_steps * uniform ** (1.0 / (1.0 + noise_power)))
         return jnp.minimum(steps.astype(jnp.int32), self.num_steps - 1)
 

@@ -21,8 +21,9 @@ from jaxrec.diffusion import (
     fold_key,
     split_key,
 )
+from jaxrec.item_table import take_rows
 from jaxrec.losses import Loss
-from jaxrec.nn.random_bits import counters, hash_normal
+from jaxrec.random_bits import counters, hash_normal, row_bernoulli, row_normal, row_uniform
 from jaxrec.recommender import LossOutput
 from jaxrec.typing import Array, Params, PRNGKey
 
@@ -115,7 +116,7 @@ class DenoisingRecommender:
         last = slice(-1, None) if self.target_positions == "last" else slice(None)
         targets, weights = batch.targets[:, last], batch.weights[:, last]
         context = self._encode(params, batch.items, encode_key)
-        x0 = jnp.take(self.items(params), targets, axis=0)
+        x0 = take_rows(self.items(params), targets)
         estimate = self._training_estimate(params, context, x0, batch.items.shape[1], target_key)
 
         def ranking_loss(queries: Array, ranking_key: PRNGKey) -> tuple[Array, Array]:
@@ -171,27 +172,27 @@ class DenoisingRecommender:
 
         def estimate(x_t: Array, t: Array, previous: Array | None, one_key: PRNGKey) -> Array:
             normal_key, dropout_key = jax.random.split(one_key)
-            normal = hash_normal(normal_key, counters((batch, length, width)))
+            normal = row_normal(normal_key, (batch, length, width))
             return self._denoise(params, context, x_t, t, normal, previous, dropout_key)
 
         nothing = jnp.zeros_like(x0) if objective.self_conditioning else None
-        t = self.process.draw_steps(step_key, (batch, count), objective.noise_power)
-        noise = self.noise.draw(noise_key, x0.shape)
+        t = self.process.draw_steps(step_key, (batch, count), objective.noise_power, draw=row_uniform)
+        noise = self.noise.draw(noise_key, x0.shape, row_normal)
         if objective.own_estimate:
             noisiest = jnp.full_like(t, self.process.num_steps - 1)
             jump_key, noise_key, choice_key = jax.random.split(own_key, 3)
-            own = estimate(self.noise.draw(noise_key, x0.shape), noisiest, nothing, jump_key)
-            chosen = jax.random.bernoulli(choice_key, objective.own_estimate, (batch, count, 1))
+            own = estimate(self.noise.draw(noise_key, x0.shape, row_normal), noisiest, nothing, jump_key)
+            chosen = row_bernoulli(choice_key, objective.own_estimate, (batch, count, 1))
             x0 = jnp.where(chosen, jax.lax.stop_gradient(own), x0)
         x_t = self.process.corrupt(x0, t, noise)
         if objective.target_dropout:
-            hidden = jax.random.bernoulli(hide_key, objective.target_dropout, (batch, count, 1))
+            hidden = row_bernoulli(hide_key, objective.target_dropout, (batch, count, 1))
             x_t = jnp.where(hidden, 0.0, x_t)
         previous = nothing
         if objective.self_conditioning:
             first_key, choice_key = jax.random.split(condition_key)
             first = jax.lax.stop_gradient(estimate(x_t, t, nothing, first_key))
-            previous = jnp.where(jax.random.bernoulli(choice_key, 0.5, (batch, count, 1)), first, nothing)
+            previous = jnp.where(row_bernoulli(choice_key, 0.5, (batch, count, 1)), first, nothing)
         return estimate(x_t, t, previous, pass_key)
 
     def _reverse_process(self, params: Params, items: Array, key: PRNGKey):

@@ -1,13 +1,14 @@
 """SASRec and every model that differs from it in the attention alone (AWRSR, V-GenAtt, D-GenAtt)."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from jaxrec.batch import SequenceBatch, row_keys
+from jaxrec.batch import PADDING_ID, SequenceBatch, row_keys
 from jaxrec.losses import Loss, SoftmaxLoss
 from jaxrec.nn.attention import DotProduct, attention_mask
 from jaxrec.nn.embedding import ItemEmbedding, SequenceInput
@@ -206,6 +207,35 @@ class EncoderRecommender:
             return hidden[0, 0]
 
         return jax.vmap(one_row)(items, row_keys(key, items))
+
+    def diagnose(self, params: Params, items: Array) -> dict[str, Array]:
+        """Figures of the attention's inner life for the log: name and layer, such as ``active_units/0``.
+
+        They are what the provider's ``diagnose`` makes of its intermediates; most providers have none.
+
+        Args:
+          params: parameters.
+          items: ``[B, L]`` int32 histories to look at.
+        """
+        provider = getattr(self.attention, "diagnose", None)
+        if provider is None:
+            return {}
+        names = ("latent", "diffusion")
+        rngs = dict(zip(names, jax.random.split(jax.random.key(0), len(names)), strict=True))
+        _, variables = self.module.apply(
+            {"params": params}, items, train=False, rngs=rngs, mutable=["intermediates"]
+        )
+        sown: dict[tuple[str, ...], dict[str, Any]] = {}
+        for path, value in flax.traverse_util.flatten_dict(variables["intermediates"]).items():
+            sown.setdefault(path[:-1], {})[path[-1]] = value
+        real = items != PADDING_ID
+        layers = [
+            provider(sown[path], real) for path in sorted(sown, key=lambda path: [(len(p), p) for p in path])
+        ]
+        figures = {}
+        for number, layer in enumerate(filter(None, layers)):
+            figures |= {f"{name}/{number}": value for name, value in layer.items()}
+        return figures
 
     def items(self, params: Params) -> Array:
         """The item table ``[V, D]``."""

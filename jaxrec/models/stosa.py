@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec.batch import SequenceBatch
+from jaxrec.item_table import take_rows
 from jaxrec.losses import Loss, SoftmaxLoss
 from jaxrec.models.encoder import ComputeType
 from jaxrec.negatives import draw_negatives
@@ -65,7 +66,7 @@ class DistanceLoss:
         """
         negatives = draw_negatives(key, targets, 1, num_items)[:, 0]
         history = 0.5 * query[:, :-1]
-        target, negative = items[targets, :-1], items[negatives, :-1]
+        target, negative = (take_rows(items, ids)[:, :-1] for ids in (targets, negatives))
 
         def distance(first: Array, second: Array) -> Array:
             return jnp.sum(jnp.square(first - second), axis=-1)

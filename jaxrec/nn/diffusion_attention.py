@@ -17,7 +17,7 @@ from jaxrec.nn.lags import (
     require_length,
 )
 from jaxrec.nn.prefix import PrefixSummary
-from jaxrec.nn.random_bits import counters, hash_normal
+from jaxrec.random_bits import row_normal, row_uniform
 from jaxrec.typing import Array, Dtype
 
 DEFAULT_SAMPLER = Sampler(process=GaussianProcess(CosineSchedule(num_steps=10)), kind="ddim")
@@ -155,13 +155,13 @@ class DiffusionAttention(nn.Module):
         """One noised reference, denoised: the clean rows and the reference, ``[B, R, H, M]`` each."""
         process = self.sampler.process
         step_key, noise_key, earlier_key = jax.random.split(self.make_rng("diffusion"), 3)
-        step = process.draw_steps(step_key, blank.shape[:1])
+        step = process.draw_steps(step_key, blank.shape[:1], draw=row_uniform)
         reference = blank
         if self.reference == "self":
             earlier = jnp.minimum(step + 1, process.num_steps - 1)
-            noised = process.corrupt(blank, earlier, hash_normal(earlier_key, counters(blank.shape)))
+            noised = process.corrupt(blank, earlier, row_normal(earlier_key, blank.shape))
             reference = jax.lax.stop_gradient(denoise(noised, earlier))
-        noised = process.corrupt(reference, step, hash_normal(noise_key, counters(blank.shape)))
+        noised = process.corrupt(reference, step, row_normal(noise_key, blank.shape))
         return denoise(noised, step), reference
 
     def _sample(self, denoise, blank: Array, max_length: int) -> Array:

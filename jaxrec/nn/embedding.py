@@ -3,12 +3,15 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrec.item_table import local_rows, take_rows
 from jaxrec.nn.dropout import Dropout
 from jaxrec.typing import Array, Dtype
 
 
 class ItemEmbedding(nn.Module):
     """The item table, shared by the input of the encoder and the ranking of its output.
+
+    Where ``item_table.table_split_over`` says so, the parameter is this device's rows of it.
 
     Attributes:
       rows: V, padding row 0 included.
@@ -21,11 +24,13 @@ class ItemEmbedding(nn.Module):
     stddev: float = 0.02
 
     def setup(self):
-        self.table = self.param("table", nn.initializers.normal(self.stddev), (self.rows, self.width))
+        self.table = self.param(
+            "table", nn.initializers.normal(self.stddev), (local_rows(self.rows), self.width)
+        )
 
     def __call__(self, items: Array) -> Array:
         """``[..., D]`` embeddings of ``items`` ``[...]``; float32, the padding row as it is."""
-        return jnp.take(self.table, items, axis=0)
+        return take_rows(self.table, items)
 
 
 class PositionEmbedding(nn.Module):

@@ -12,19 +12,10 @@ import jax.numpy as jnp
 from jaxrec.nn.attention import AttentionOutput, DotProduct, masked_softmax
 from jaxrec.nn.lags import configure, keys_to_profiles, profiles_to_keys, require_length
 from jaxrec.nn.stochastic import Gaussian, WassersteinScores, pairwise_wasserstein, positive
-from jaxrec.typing import Array, Dtype, PRNGKey
+from jaxrec.typing import Array, Dtype
 
 Mechanism = Literal["simple", "value_weighted", "additive", "stochastic"]
 Coordinates = Literal["lags", "places"]
-
-
-def near_identity(deviation: float):
-    """Initialiser of a square matrix: the identity plus normal noise."""
-
-    def initialise(key: PRNGKey, shape: tuple[int, int], dtype=jnp.float32) -> Array:
-        return jnp.eye(*shape, dtype=dtype) + deviation * nn.initializers.normal(1.0)(key, shape, dtype)
-
-    return initialise
 
 
 class Refined(nn.Module):
@@ -45,6 +36,7 @@ class Refined(nn.Module):
     * s is one learned factor a head, since products of weights are small numbers. It starts at
       ``initial_scale``; 1 is the bare formula. The divisor is √max_length, not √L: a bucket changes nothing.
     * |U_v| keeps the value-weighted rows distributions.
+    * The parameters are U − I, so that weight decay draws U to the identity and not to nothing.
     * (A U_q)(A U_k)ᵀ is computed as A (U_q U_kᵀ) Aᵀ.
 
     A covers items up to its row only, and the mask is applied again, so no row sees a later item.
@@ -54,7 +46,7 @@ class Refined(nn.Module):
       mechanism: see above; ``stochastic`` is for ``WassersteinScores`` only.
       coordinates: ``lags`` or ``places``.
       initial_scale: s at the start.
-      initial_noise: standard deviation around the identity of the matrices at the start.
+      initial_noise: standard deviation of U − I at the start.
       max_length: size of the matrices; the model sets it.
       num_heads: H; ``None`` takes the layer's number of heads.
       dtype: of the products; scores and softmax are float32.
@@ -121,7 +113,8 @@ class Refined(nn.Module):
         return AttentionOutput(refined, logits, base.penalties)
 
     def _matrix(self, name: str, max_length: int) -> Array:
-        return self.param(name, near_identity(self.initial_noise), (max_length, max_length))
+        shape = (max_length, max_length)
+        return jnp.eye(max_length) + self.param(name, nn.initializers.normal(self.initial_noise), shape)
 
     def _map(self, weights: Array, matrix: Array) -> Array:
         """Rows times a matrix ``[L, L]``, each row in its own coordinates: ``[B, H, L, L]``."""
@@ -133,7 +126,7 @@ class Refined(nn.Module):
     def _row_products(self, weights: Array, max_length: int) -> Array:
         """A (U_q U_kᵀ) Aᵀ: ``[B, H, L, L]`` float32."""
         length = weights.shape[-1]
-        product = self._matrix("matrix_query", max_length) @ self._matrix("matrix_key", max_length).T
+        product = self._matrix("deviation_query", max_length) @ self._matrix("deviation_key", max_length).T
         mapped = self._map(weights, product[-length:, -length:])
         return jnp.einsum("bhin,bhjn->bhij", mapped, weights, preferred_element_type=jnp.float32)
 
@@ -143,7 +136,7 @@ class Refined(nn.Module):
         rows = weights if self.coordinates == "places" else keys_to_profiles(weights)
         rows = jnp.moveaxis(rows, 1, 2)
         mean, covariance = (
-            rows @ self._matrix(f"matrix_{name}", max_length)[-length:].astype(self.dtype)
+            rows @ self._matrix(f"deviation_{name}", max_length)[-length:].astype(self.dtype)
             for name in ("mean", "covariance")
         )
         gaussians = Gaussian(mean, positive(covariance))
@@ -152,7 +145,7 @@ class Refined(nn.Module):
     def _weigh_values(self, refined: Array, weights: Array, mask: Array, max_length: int) -> Array:
         """P (A |U_v|), masked and with rows summing to 1: ``[B, H, L, L]`` float32."""
         length = weights.shape[-1]
-        matrix = jnp.abs(self._matrix("matrix_value", max_length))[-length:, -length:]
+        matrix = jnp.abs(self._matrix("deviation_value", max_length))[-length:, -length:]
         values = jnp.where(mask, self._map(weights, matrix), jnp.zeros((), self.dtype))
         product = jnp.einsum(
             "bhij,bhjn->bhin", refined.astype(self.dtype), values, preferred_element_type=jnp.float32
@@ -162,4 +155,4 @@ class Refined(nn.Module):
         return product / jnp.where(total == 0.0, 1.0, total)
 
 
-__all__ = ["Coordinates", "Mechanism", "Refined", "near_identity"]
+__all__ = ["Coordinates", "Mechanism", "Refined"]

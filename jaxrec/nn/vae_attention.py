@@ -1,6 +1,7 @@
 """Attention maps drawn by a variational auto-encoder (V-GenAtt: Liu et al. 2025, arXiv 2508.02050)."""
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jaxrec.nn.lags import (
     require_length,
 )
 from jaxrec.nn.prefix import PrefixSummary
-from jaxrec.nn.random_bits import counters, hash_normal
+from jaxrec.random_bits import row_normal
 from jaxrec.typing import Array, Dtype
 
 ACTIVE_VARIANCE = 0.01
@@ -120,6 +121,24 @@ class VaeAttention(nn.Module):
         """Whether the latent variable is drawn at inference."""
         return self.sample_at_inference
 
+    @staticmethod
+    def diagnose(sown: Mapping[str, Any], real: Array) -> dict[str, Array]:
+        """What the log says of a layer: ``active_units`` of Z, and ``latent_nats``, the KL of a position.
+
+        Args:
+          sown: the intermediates of one module; those of a module that is no ``VaeAttention`` say nothing.
+          real: ``[B, L]`` bool, False on padding.
+        """
+        if "latent_mean" not in sown:
+            return {}
+        mean, log_variance = sown["latent_mean"][0], sown["latent_log_variance"][0]
+        real = real[:, -mean.shape[1] :]
+        nats = jnp.where(real, gaussian_kl(mean, log_variance), 0.0)
+        return {
+            "active_units": active_units(mean, real),
+            "latent_nats": jnp.sum(nats) / jnp.maximum(jnp.sum(real), 1),
+        }
+
     @nn.compact
     def __call__(self, query: Array, key: Array, mask: Array, *, train: bool) -> AttentionOutput:
         """Weights of the newest R rows, from ``[B, R, D]``, ``[B, M, D]`` and a mask ``[B, 1, R, M]``."""
@@ -152,10 +171,8 @@ class VaeAttention(nn.Module):
         if not (train or self.sample_at_inference):
             return mean, penalty
         key = self.make_rng("latent")
-        if train:
-            noise = hash_normal(key, counters(mean.shape))
-        else:
-            noise = draw_normal(place_keys(key, *mean.shape[:2]), mean.shape)
+        shape = mean.shape
+        noise = row_normal(key, shape) if train else draw_normal(place_keys(key, *shape[:2]), shape)
         return mean + jnp.exp(0.5 * log_variance) * noise, penalty
 
     def _generate(self, trunk: Array, num_rows: int, num_keys: int, max_length: int) -> Array:

@@ -1,35 +1,56 @@
-"""Checkpoints through Orbax: atomic, asynchronous, the latest few and the best one, resumable to the bit."""
+"""Checkpoints through Orbax: atomic, asynchronous, the latest few and the best one, resumable to the bit.
+
+Several processes write one checkpoint together, each the parts of arrays that it holds, into a directory that all
+reach; any other number of them, on other devices, can read it.
+"""
 
 import contextlib
+import errno
 import logging
-import zlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from jaxrec import distributed
+from jaxrec.mesh import ParallelConfig, make_mesh
+from jaxrec.sharding import WHOLE, place
+from jaxrec.train.checksum import checksum
 from jaxrec.train.state import TrainState
 from jaxrec.typing import Params
 
 logger = logging.getLogger(__name__)
 
 SCORE = "score"
+CHECKSUM = (
+    "device_checksum"  # checkpoints of version 0.1.0 have another one, "checksum", which is not looked at
+)
 NO_SCORE = -1.0  # of a checkpoint between evaluations; scores are not negative
 
 
-def checksum(tree: Any) -> int:
-    """CRC-32 over the bytes of all leaves that this process holds whole.
+@contextlib.contextmanager
+def write_errors() -> Iterator[None]:
+    """A failure of the operating system that tensorstore reports as a ``ValueError`` leaves as the ``OSError`` it is.
 
-    Orbax notices files that are missing, cut short or structurally broken, not a changed bit of a number.
+    Orbax writes in threads: the failure of one save is raised by the next one, by ``wait`` or by ``close``.
     """
-    value = 0
-    for leaf in jax.tree.leaves(tree):
-        if leaf.is_fully_addressable:
-            value = zlib.crc32(np.ascontiguousarray(jax.device_get(leaf)).view(np.uint8), value)
-    return value
+    try:
+        yield
+    except ValueError as error:
+        told = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
+        if told:
+            number = int(told[1] or told[2])
+        elif str(error).startswith("RESOURCE_EXHAUSTED"):
+            number = errno.ENOSPC
+        else:
+            raise
+        raise OSError(number, os.strerror(number)) from error
 
 
 class CheckpointError(ValueError):
@@ -116,6 +137,9 @@ class Checkpoints:
           data: the Grain iterator (its next element is the first one not yet trained on), or ``None``.
           progress: JSON-able record of the loop.
           score: validation score, higher is better; the best one is kept.
+
+        Raises:
+          OSError: this checkpoint, or the one before it, cannot be written; those before are kept.
         """
         if step in self._manager.all_steps():
             if score is None:
@@ -123,28 +147,33 @@ class Checkpoints:
             self._manager.delete(step)  # saved when training was interrupted, before its score was known
         import grain.python as grain
 
-        record = {"progress": progress, "checksum": checksum(state)}
+        record = {"progress": progress, CHECKSUM: checksum(state)}
         items = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(record)}
         if data is not None:
             items["data"] = grain.PyGrainCheckpointSave(data)
         metrics = {SCORE: NO_SCORE if score is None else score}
-        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+        with write_errors():
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def restore(self, step: int, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]]:
         """Reads one checkpoint onto the devices and shardings of ``state``.
 
-        ``data``, the Grain iterator, is put where it was; ``None``, or a checkpoint without one (the windows were
-        cut on the device), leaves it out.
+        ``data``, the Grain iterator, is put where it was. ``None``, or a checkpoint without its state (the windows
+        were cut on the device, or there was another number of processes), leaves it out; the number of the call in
+        the record says where to go on.
         """
         import grain.python as grain
 
         check_shapes(self.directory / str(step) / "state", state)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         items = {"state": ocp.args.StandardRestore(abstract), "progress": ocp.args.JsonRestore()}
-        if data is not None and (self.directory / str(step) / "data").exists():
+        own = f"process_{jax.process_index()}-of-{jax.process_count()}.json"  # where Grain keeps it
+        if data is not None and (self.directory / str(step) / "data" / own).exists():
             items["data"] = grain.PyGrainCheckpointRestore(data)
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        if checksum(restored["state"]) != restored["progress"]["checksum"]:
+        # Orbax notices files that are missing, cut short or structurally broken, not a changed bit of a number.
+        written = restored["progress"].get(CHECKSUM)
+        if written is not None and checksum(restored["state"]) != written:
             raise CheckpointError("the numbers read differ from those written (checksum)")
         return restored["state"], restored["progress"]["progress"]
 
@@ -158,12 +187,17 @@ class Checkpoints:
         """
         reasons = []
         for step in reversed(self.steps()):
+            restored, error = None, None
             try:
-                return self.restore(step, state, data)
-            except Exception as error:  # Orbax, tensorstore and Grain raise many kinds for a damaged file
-                reason = f"{self.directory / str(step)}: {str(error).splitlines()[0][:300]}"
-                logger.warning("checkpoint cannot be read, trying the one before it: %s", reason)
-                reasons.append(reason)
+                restored = self.restore(step, state, data)
+            except Exception as found:  # Orbax, tensorstore and Grain raise many kinds for a damaged file
+                error = found
+            error = distributed.all_or_none(error)
+            if error is None:
+                return restored
+            reason = f"{self.directory / str(step)}: {str(error).splitlines()[0][:300]}"
+            logger.warning("checkpoint cannot be read, trying the one before it: %s", reason)
+            reasons.append(reason)
         if not reasons:
             return None
         raise CheckpointError(
@@ -172,18 +206,44 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Waits until everything is written."""
-        self._manager.wait_until_finished()
+        """Waits until everything is written; raises ``OSError`` if it cannot be."""
+        with write_errors():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and frees the threads."""
-        self._manager.close()
+        """Waits, and frees the threads; raises as ``wait`` does."""
+        with write_errors():
+            self._manager.close()
 
 
 def save_params(directory: str | Path, params: Params) -> None:
-    """Writes parameters alone, atomically; a former version is replaced."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Path(directory).resolve(), params, force=True)
+    """Writes parameters alone; a former version is replaced when the new one is whole, and not before.
+
+    Several processes call it together; what each of them has for itself (the same in all) process 0 writes.
+
+    Raises:
+      OSError: they cannot be written; a former version is kept.
+    """
+    directory = Path(directory).resolve()
+    new, former = (directory.with_name(directory.name + end) for end in (".partial", ".former"))
+    with write_errors(), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(new, _of_all_processes(params), force=True)
+
+    def replace() -> None:
+        shutil.rmtree(former, ignore_errors=True)  # of a process that was killed here
+        if directory.exists():
+            directory.rename(former)
+        new.rename(directory)
+        shutil.rmtree(former, ignore_errors=True)
+
+    distributed.on_main(replace)
+
+
+def _of_all_processes(params: Params) -> Params:
+    """Parameters that Orbax can write: it refuses arrays that each of several processes has for itself."""
+    if not distributed.several() or not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
+        return params
+    return place(params, make_mesh(ParallelConfig()), WHOLE)
 
 
 def load_params(directory: str | Path, like: Params) -> Params:

@@ -5,6 +5,7 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 
+from jaxrec import distributed
 from jaxrec.batch import SequenceBatch
 from jaxrec.data.on_device import DeviceCall, DeviceLog, fits_on_device
 from jaxrec.data.pipeline import CallIterator, CallSource
@@ -79,7 +80,13 @@ class DeviceFeed:
 
 
 def make_feed(source: Source, items: np.ndarray, plan: WindowPlan, placement: Placement) -> Feed:
-    """The feed asked for; ``"auto"`` keeps the log on an accelerator where it fits, and takes Grain elsewhere."""
+    """The feed asked for; ``"auto"`` keeps the log on an accelerator where it fits, and takes Grain elsewhere.
+
+    Raises:
+      ValueError: ``pmap`` is asked for in several processes.
+    """
+    if distributed.several() and placement.config.mode == "pmap":
+        raise ValueError("parallel.mode=pmap trains in one process; take mode=jit for several")
     if source == "device" or (source == "auto" and fits_on_device(len(items), plan)):
         return DeviceFeed(items, plan, placement)
     return GrainFeed(items, plan, placement)

@@ -1,7 +1,9 @@
 """Where the progress of training goes: a terminal, a JSON-lines file, TensorBoard."""
 
+import contextlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,8 +61,9 @@ class Several:
             reporter.evaluation(record)
 
     def close(self) -> None:
-        for reporter in self.reporters:
-            reporter.close()
+        with contextlib.ExitStack() as stack:  # all of them, also where one cannot write its last line
+            for reporter in reversed(self.reporters):
+                stack.callback(reporter.close)
 
 
 class JsonLines:
@@ -112,16 +115,23 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Scalars for TensorBoard; needs the ``tensorboard`` package (``pip install jaxrec[tensorboard]``)."""
+    """Scalars for TensorBoard; needs the ``tensorboard`` package (``pip install jaxrec[tensorboard]``).
+
+    Each start writes a file of its own; on resume it tells TensorBoard to drop what an earlier file holds after the
+    restored step.
+    """
 
     def __init__(self, directory: str | Path):
         self.directory = Path(directory)
         self._writer = None
 
     def start(self, total_epochs: int, record: Record) -> None:
+        from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._writer = EventFileWriter(str(self.directory))
+        if record["step"]:
+            self._add(record["step"] + 1, session_log=SessionLog(status=SessionLog.START))
 
     def steps(self, record: Record) -> None:
         self._write("train", record)
@@ -130,9 +140,6 @@ class TensorBoard:
         self._write("validation", record)
 
     def _write(self, split: str, record: Record) -> None:
-        import time
-
-        from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [
@@ -140,19 +147,24 @@ class TensorBoard:
             for name, value in record.items()
             if name != "step" and isinstance(value, int | float)
         ]
-        self._writer.add_event(
-            Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values))
-        )
+        self._add(record["step"], summary=Summary(value=values))
+
+    def _add(self, step: int, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.add_event(Event(wall_time=time.time(), step=step, **content))
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
 
 
 class RichProgress:
     """A progress bar with loss, speed and time left, and a line for each evaluation; needs ``rich``.
 
-    On something that is not a terminal the bar is left out and the lines stay.
+    The loss is the mean over the calls since the last evaluation: that of one call jumps with the length of its
+    histories. On something that is not a terminal the bar is left out and the lines stay.
     """
 
     def __init__(self, console: Any = None):
@@ -162,6 +174,7 @@ class RichProgress:
         self._progress = None
         self._task = None
         self._resumed: Record | None = None
+        self._loss_sum, self._calls = 0.0, 0  # since the last evaluation
 
     def start(self, total_epochs: int, record: Record) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -183,15 +196,17 @@ class RichProgress:
             step, epoch = self._resumed["step"], self._resumed["epoch"]
             self.console.print(f"going on from step {step:,} (epoch {epoch:.1f})", highlight=False)
             self._resumed = None
+        self._loss_sum, self._calls = self._loss_sum + record["loss"], self._calls + 1
         minutes, seconds = divmod(int(record["seconds_left"]), 60)
         self._progress.update(
             self._task,
             completed=record["epoch"],
-            description=f"loss {record['loss']:.4f}   {record['targets_per_second']:,.0f} targets/s"
+            description=f"loss {self._loss_sum / self._calls:.4f}   {record['targets_per_second']:,.0f} targets/s"
             f"   at most {minutes}:{seconds:02d} left",
         )
 
     def evaluation(self, record: Record) -> None:
+        self._loss_sum, self._calls = 0.0, 0
         mark = "  best so far" if record["best"] else ""
         self.console.print(
             f"epoch {record['epoch']:6.1f}   loss {record['loss']:.4f}"

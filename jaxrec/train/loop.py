@@ -1,4 +1,10 @@
-"""The training loop: calls, evaluations, checkpoints, early stopping; resumable at any moment."""
+"""The training loop: calls, evaluations, checkpoints, early stopping; resumable at any moment.
+
+Several processes run it side by side and must take every decision alike, or they wait for each other for ever.
+Most follow from numbers that are the same in all (calls, the loss, the record read from a checkpoint). The others
+are asked for with each call and heard one call later, so that nothing waits: a signal that any process got, and
+whether a checkpoint is due by the clock of process 0. Validation scores are those of process 0.
+"""
 
 import contextlib
 import dataclasses
@@ -12,15 +18,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxrec import distributed
 from jaxrec.data.windows import WindowPlan
 from jaxrec.recommender import Recommender
+from jaxrec.sharding import WHOLE, place
 from jaxrec.train.checkpoint import Checkpoints
 from jaxrec.train.feed import make_feed
 from jaxrec.train.logging import Reporter, Silent
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrec.train.options import TrainConfig
 from jaxrec.train.parallel import Placement
-from jaxrec.train.state import TrainState, create_state
+from jaxrec.train.state import TrainState
 from jaxrec.typing import Params
 
 logger = logging.getLogger(__name__)
@@ -135,6 +143,7 @@ class Trainer:
           seed: of initialisation and of the steps' keys.
           reporter: told of the progress.
         """
+        distributed.connect(placement.mesh)
         self.plan, self.config, self.placement = plan, config, placement
         self.checkpoints, self.evaluate = checkpoints, evaluate
         self.reporter = reporter or Silent()
@@ -145,19 +154,22 @@ class Trainer:
             total_steps=max(plan.first_call(config.epochs) * plan.steps, 1),
         )
         init_key = jax.random.key(seed)
-        self.step_key = jax.device_put(
-            jax.random.fold_in(jax.random.key(seed, impl=config.random_bits), 1), placement.replicated
-        )
+        step_key = jax.random.fold_in(jax.random.key(seed, impl=config.random_bits), 1)
+        self.step_key = place(step_key, placement.mesh, WHOLE)
         self.feed = make_feed(config.batch_source, items, plan, placement)
         self.compiled_step = placement.compile_step(recommender, optimizer, on_device=self.feed.on_device)
         self.progress = Progress()
-        self.state: TrainState = placement.put_state(create_state(recommender, optimizer, init_key))
+        self.state: TrainState = placement.create_state(recommender, optimizer, init_key)
         restored = checkpoints.restore_latest(self.state, self.feed.checkpointable)
         if restored is not None:
             self.state, record = restored
             self.progress = Progress(**record)
             self.feed.seek(self.progress.call)
         self._pending: dict[str, Any] | None = None
+        self._poll = distributed.Poll()
+        self._asked: Any = None
+        self._stop = 0
+        self._save_is_due = False
         self._last_checkpoint = self._clock = time.monotonic()
         self._session_targets = self._session_seconds = 0.0
 
@@ -180,34 +192,34 @@ class Trainer:
 
     def run(self) -> TrainResult:
         """Trains until the last epoch, early stopping or a signal; returns the best parameters."""
-        self.reporter.start(self.config.epochs, {"step": self.step, "epoch": self.epoch})
-        try:
+        with contextlib.closing(self.feed), contextlib.closing(self.reporter):
+            self.reporter.start(self.config.epochs, {"step": self.step, "epoch": self.epoch})
             with stop_signals() as stop:
-                while not self.finished and not stop.is_set():
+                while not self.finished and not self._stopping(stop):
                     self._train_until_evaluation(stop)
-                    if not stop.is_set():
+                    if not self._stopping(stop):
                         self._evaluate()
-                if stop.is_set() and not self.finished:
+                interrupted = 0 if self.finished else self._stopping(stop)
+                if interrupted:
                     self._save()
             self.checkpoints.wait()
-        finally:
-            self.reporter.close()
-            self.feed.close()
-        interrupted = 0 if self.finished else stop.number
         params, step = self._best_params()
         return TrainResult(params, step, self.progress, interrupted)
 
     def _train_until_evaluation(self, stop: StopRequest) -> None:
         target_epoch = min(self.progress.evaluated_epoch + self.config.evaluate_every, self.config.epochs)
         end = self.plan.first_call(target_epoch)
-        while self.progress.call < end and not stop.is_set():
-            self._dispatch()
-            minutes = (time.monotonic() - self._last_checkpoint) / 60
-            if minutes > self.config.checkpoint_minutes and self.progress.call < end:
+        while self.progress.call < end and not self._stopping(stop):
+            self._dispatch(stop)
+            if self._save_is_due and self.progress.call < end:
                 self._save()
         self._collect()
 
-    def _dispatch(self) -> None:
+    def _stopping(self, stop: StopRequest) -> int:
+        """Number of the signal to stop at, 0 if there is none; with several processes, one that all know of."""
+        return self._stop if self._poll.shared else stop.number
+
+    def _dispatch(self, stop: StopRequest) -> None:
         """Starts the next call, then collects the metrics of the one before it."""
         inputs = next(self.feed)
         with jax.transfer_guard("disallow"):
@@ -215,6 +227,11 @@ class Trainer:
         self._collect()
         self._pending = metrics
         self.progress.call += 1
+        minutes = (time.monotonic() - self._last_checkpoint) / 60
+        due = minutes > self.config.checkpoint_minutes and distributed.is_main()
+        self._asked = self._poll.ask(stop.number, due)
+        if not self._poll.shared:
+            self._hear()
 
     def _collect(self) -> None:
         """Fetches the metrics of the last dispatched call, if they are still out."""
@@ -222,6 +239,7 @@ class Trainer:
             return
         metrics = {name: float(value) for name, value in jax.device_get(self._pending).items()}
         self._pending = None
+        self._hear()
         now = time.monotonic()
         elapsed, self._clock = now - self._clock, now
         self.progress.seconds += elapsed
@@ -242,6 +260,12 @@ class Trainer:
         record = {"step": self.step, "epoch": self.epoch, **metrics}
         self.reporter.steps({**record, "targets_per_second": speed, "seconds_left": left / speed})
 
+    def _hear(self) -> None:
+        """Takes the answer to what was asked with the last call whose metrics were collected."""
+        if self._asked is not None:
+            self._stop, self._save_is_due = self._poll.read(self._asked)
+            self._asked = None
+
     def _evaluate(self) -> None:
         progress = self.progress
         progress.evaluated_epoch = min(
@@ -249,7 +273,8 @@ class Trainer:
         )
         score = None
         if self.evaluate is not None:
-            metrics = self.evaluate(self.state.params)
+            found = self.evaluate(self.state.params)
+            metrics = distributed.from_main({name: float(value) for name, value in found.items()})
             score = metrics[SELECTION_METRIC]
             better = score > progress.best_score
             progress.best_score = max(score, progress.best_score)
@@ -265,6 +290,7 @@ class Trainer:
 
     def _save(self, score: float | None = None) -> None:
         self._collect()
+        self._save_is_due = False
         record = dataclasses.asdict(self.progress)
         self.checkpoints.save(self.step, self.state, self.feed.checkpointable, record, score=score)
         self._last_checkpoint = time.monotonic()

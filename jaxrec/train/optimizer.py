@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 import optax
 
+from jaxrec.train.gradients import clip_by_norm
 from jaxrec.typing import Params
 
 LearningRateDecay = Literal["constant", "cosine", "linear", "step"]
@@ -100,7 +101,7 @@ def make_optimizer(
             mask=lambda params: decayed(params, embeddings=config.decay_embeddings),
         )
     if config.clip_norm:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+        return optax.chain(clip_by_norm(config.clip_norm), update)
     return update
 
 

@@ -19,8 +19,8 @@ class TrainConfig:
       patience: evaluations without a better NDCG@10 before stopping.
       checkpoint_minutes: minutes between checkpoints, beside the one at each evaluation.
       keep_checkpoints: latest checkpoints that stay; the best one stays besides.
-      random_bits: generator of the keys of training; ``rbg`` is cheaper where a model draws much noise from it
-        (dropout masks do not).
+      random_bits: generator of the keys of training. Dropout masks, noise and negatives are a hash of a key, cheap
+        with either; what comes from the generator itself are the shared candidates of the sampled softmax.
     """
 
     epochs: int = 200

@@ -1,6 +1,7 @@
 """Placing state and batches on devices, and compiling the step for them: ``jit`` over a mesh, or ``pmap``."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,11 +10,16 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrec.batch import SequenceBatch
 from jaxrec.data.on_device import DeviceCall
-from jaxrec.mesh import ParallelConfig, make_mesh, replicated
+from jaxrec.item_table import is_item_table
+from jaxrec.mesh import DATA_AXIS, MODEL_AXIS, ParallelConfig, make_mesh, replicated
 from jaxrec.recommender import Recommender
-from jaxrec.train.state import TrainState
+from jaxrec.sharding import param_shardings, split_axis
+from jaxrec.train.state import TrainState, create_state
 from jaxrec.train.step import Metrics, StepFunction, make_train_step, scan_steps
-from jaxrec.typing import PRNGKey
+from jaxrec.typing import Params, PRNGKey
+
+BATCH_AXES = (DATA_AXIS, MODEL_AXIS)
+"""The rows of a batch are spread over both axes, so that no device repeats another's work in the encoder."""
 
 InputStep = Callable[[TrainState, SequenceBatch | DeviceCall, PRNGKey], tuple[TrainState, Metrics]]
 
@@ -30,16 +36,53 @@ class Placement:
         self.config = config
         self.mesh = make_mesh(config)
         self.replicated = replicated(self.mesh)
-        self.batch_sharding = NamedSharding(self.mesh, PartitionSpec(None, "data"))
+        self.batch_sharding = NamedSharding(self.mesh, PartitionSpec(None, BATCH_AXES))
 
     @property
     def num_devices(self) -> int:
         """Devices that share each batch."""
         return self.mesh.size
 
+    @property
+    def table_axis(self) -> str | None:
+        """The mesh axis over which item tables are split; ``None`` if every device holds them whole."""
+        return split_axis(self.mesh)
+
+    def shardings(self, tree: Any) -> Any:
+        """How parameters or a training state lie: item tables split by rows, everything else on every device.
+
+        Args:
+          tree: arrays or their shapes.
+
+        Raises:
+          ValueError: tables are to be split, and there is none, or its rows cannot be divided.
+        """
+        if self.table_axis is None:
+            return jax.tree.map(lambda _: self.replicated, tree)
+        count = self.config.model_devices
+        tables = [leaf for path, leaf in jax.tree.leaves_with_path(tree) if is_item_table(path)]
+        if not tables:
+            raise ValueError(
+                f"parallel.model_devices is {count}, and the model has no item table to split (a parameter 'table' of"
+                " a module named '..._embedding'); set it to 1"
+            )
+        for table in tables:
+            if table.shape[0] % count:
+                raise ValueError(
+                    f"parallel.model_devices is {count}, which does not divide the {table.shape[0]} rows of the item"
+                    " table; powers of 2 up to 128 always do"
+                )
+        return param_shardings(tree, self.mesh)
+
+    def create_state(
+        self, recommender: Recommender, optimizer: optax.GradientTransformation, key: PRNGKey
+    ) -> TrainState:
+        """A fresh state where it belongs; its numbers are those of one device."""
+        return create_state(recommender, optimizer, key, self._state_shardings(recommender, optimizer))
+
     def put_state(self, state: TrainState) -> TrainState:
-        """Copies the state to every device."""
-        return jax.device_put(state, self.replicated)
+        """Copies a state to the devices, see ``shardings``."""
+        return jax.device_put(state, self.shardings(state))
 
     def put_batches(self, batches: SequenceBatch) -> SequenceBatch:
         """Spreads ``[S, B, L]`` arrays over the devices along B; under ``pmap``, in the layout it takes."""
@@ -66,34 +109,61 @@ class Placement:
             ``put_batches`` places them.
         """
         pmap = self.config.mode == "pmap"
-        axis = "data" if pmap or self.num_devices > 1 else None
-        steps = scan_steps(make_train_step(recommender, optimizer, axis_name=axis))
+        axes = None
+        if pmap or self.num_devices > 1:
+            axes = DATA_AXIS if pmap else BATCH_AXES
+        steps = scan_steps(make_train_step(recommender, optimizer, axes, self.table_axis))
         if on_device:
-            steps = self._cutting(steps, axis)
+            steps = self._cutting(steps, axes)
         if pmap:
             return self._pmap(steps, on_device)
         whole, rows = PartitionSpec(), PartitionSpec() if on_device else self.batch_sharding.spec
-        if axis:
+        state_shardings = self._state_shardings(recommender, optimizer)
+        if axes:
             # Every device runs the step on its own rows. Left to the partitioner, the loss (blocks of packed
             # tokens) would be gathered and computed by all.
+            state_specs = jax.tree.map(lambda sharding: sharding.spec, state_shardings)
             steps = jax.shard_map(
                 steps,
                 mesh=self.mesh,
-                in_specs=(whole, rows, whole),
-                out_specs=(whole, whole),
-                check_vma=False,  # the step adds over the axis itself
+                in_specs=(state_specs, rows, whole),
+                out_specs=(state_specs, whole),
+                check_vma=False,  # the step adds over the axes itself
             )
         return jax.jit(
             steps,
-            in_shardings=(self.replicated, NamedSharding(self.mesh, rows), self.replicated),
-            out_shardings=(self.replicated, self.replicated),
+            in_shardings=(state_shardings, NamedSharding(self.mesh, rows), self.replicated),
+            out_shardings=(state_shardings, self.replicated),
             donate_argnums=0,
         )
+
+    def _state_shardings(self, recommender: Recommender, optimizer: optax.GradientTransformation) -> Any:
+        """The shardings of a training state's leaves; one for all where nothing is split."""
+        if self.table_axis is None:
+            return self.replicated
+        shapes = jax.eval_shape(lambda: create_state(recommender, optimizer, jax.random.key(0)))
+        shardings = self.shardings(shapes)
+        self._check_items(recommender, shapes.params, shardings.params)
+        return shardings
+
+    def _check_items(self, recommender: Recommender, shapes: Params, shardings: Params) -> None:
+        """Refuses a model whose ranking vectors are not made row by row of its item tables."""
+        parts = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(sharding.shard_shape(leaf.shape), leaf.dtype),
+            shapes,
+            shardings,
+        )
+        whole, part = (jax.eval_shape(recommender.items, params).shape[0] for params in (shapes, parts))
+        if part * self.config.model_devices != whole:
+            raise ValueError(
+                f"{type(recommender).__name__}.items gives {part} of {whole} rows from a part of the item table, not 1"
+                f" in {self.config.model_devices}, so the table cannot be split; set parallel.model_devices to 1"
+            )
 
     def _pmap(self, steps: InputStep, on_device: bool) -> InputStep:
         """The steps under ``pmap``, state and key not stacked."""
         settings = {
-            "axis_name": "data",
+            "axis_name": DATA_AXIS,
             "out_axes": (None, None),
             "devices": list(self.mesh.devices.flat),
             "donate_argnums": 0,
@@ -101,7 +171,9 @@ class Placement:
         if not on_device:
             return jax.pmap(steps, in_axes=(None, 1, None), **settings)
         # pmap wants something to map over, also where each device cuts its own rows.
-        numbers = jax.device_put(np.arange(self.num_devices), NamedSharding(self.mesh, PartitionSpec("data")))
+        numbers = jax.device_put(
+            np.arange(self.num_devices), NamedSharding(self.mesh, PartitionSpec(DATA_AXIS))
+        )
         mapped = jax.pmap(
             lambda state, call, key, number: steps(state, call, key),
             in_axes=(None, None, None, 0),
@@ -109,11 +181,11 @@ class Placement:
         )
         return lambda state, call, key: mapped(state, call, key, numbers)
 
-    def _cutting(self, steps: StepFunction, axis: str | None) -> InputStep:
+    def _cutting(self, steps: StepFunction, axes: str | tuple[str, ...] | None) -> InputStep:
         """The same steps from a ``DeviceCall``."""
 
         def cut_and_step(state: TrainState, call: DeviceCall, key: PRNGKey) -> tuple[TrainState, Metrics]:
-            part = jax.lax.axis_index(axis) if axis else 0
+            part = jax.lax.axis_index(axes) if axes else 0
             return steps(state, call.batches(part, self.num_devices), key)
 
         return cut_and_step

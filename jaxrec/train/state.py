@@ -1,6 +1,7 @@
 """What training carries from step to step."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +25,23 @@ class TrainState:
 
 
 def create_state(
-    recommender: Recommender, optimizer: optax.GradientTransformation, key: PRNGKey
+    recommender: Recommender, optimizer: optax.GradientTransformation, key: PRNGKey, shardings: Any = None
 ) -> TrainState:
-    """A fresh state; jitted, so that large tables are drawn on the device."""
+    """A fresh state, jitted, so that large tables are drawn on the devices that hold them.
+
+    Args:
+      recommender: draws the parameters.
+      optimizer: makes its state from them.
+      key: of the parameters.
+      shardings: of the state's leaves (``Placement.state_shardings``), or one for all; ``None`` is the default
+        device. They do not change the values.
+    """
 
     def create(key: PRNGKey) -> TrainState:
         params = recommender.init(key)
         return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
-    return jax.jit(create)(key)
+    return jax.jit(create, out_shardings=shardings)(key)
 
 
 __all__ = ["TrainState", "create_state"]

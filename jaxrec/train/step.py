@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxrec.batch import SequenceBatch
+from jaxrec.item_table import table_split_over
 from jaxrec.recommender import Recommender
+from jaxrec.rows import rows_split_over
+from jaxrec.train import gradients
 from jaxrec.train.state import TrainState
 from jaxrec.typing import Array, PRNGKey
 
@@ -16,17 +19,23 @@ StepFunction = Callable[[TrainState, SequenceBatch, PRNGKey], tuple[TrainState, 
 
 
 def make_train_step(
-    recommender: Recommender, optimizer: optax.GradientTransformation, axis_name: str | None = None
+    recommender: Recommender,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | tuple[str, ...] | None = None,
+    table_axis: str | None = None,
 ) -> StepFunction:
     """Builds ``step(state, batch, key) -> (state, metrics)`` for a batch of ``[B, L]`` arrays.
 
     The loss is the sum over the batch divided by the sum of its weights; with ``axis_name`` both sums, and
-    the gradient, run over all devices of that axis.
+    the gradient, run over all devices of that axis. Draws follow the rows of the batch, so they are the same on
+    any number of devices.
 
     Args:
       recommender: whose loss is minimised.
       optimizer: optax transformation.
-      axis_name: of ``jax.pmap`` or ``shard_map``; ``None`` under plain ``jit``.
+      axis_name: of ``jax.pmap`` or ``shard_map``, over which the rows of a batch are split (a tuple of axes: the
+        last runs fastest); ``None`` under plain ``jit``.
+      table_axis: which of them the rows of item tables are split over, in parameters and optimizer state.
 
     Returns:
       The step; ``metrics`` holds ``loss``, ``grad_norm``, ``weight`` (the number of targets) and the
@@ -36,22 +45,23 @@ def make_train_step(
     def add_over_devices(tree):
         return jax.lax.psum(tree, axis_name) if axis_name else tree
 
+    @table_split_over(table_axis)
     def step(state: TrainState, batch: SequenceBatch, key: PRNGKey) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(key, state.step)
-        if axis_name:
-            step_key = jax.random.fold_in(step_key, jax.lax.axis_index(axis_name))
         weight = jnp.maximum(add_over_devices(jnp.sum(batch.weights)), 1.0)
 
         def mean_loss(params):
-            output = recommender.loss(params, batch, step_key, step=state.step)
+            with rows_split_over(axis_name):
+                output = recommender.loss(params, batch, step_key, step=state.step)
             return output.total / weight, output.metrics
 
         (loss, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-        loss, sums, gradient = add_over_devices((loss, sums, gradient))
+        loss, sums = add_over_devices((loss, sums))
+        gradient = gradients.add_over_devices(gradient, axis_name)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {name: value / weight for name, value in sums.items()}
-        metrics |= {"loss": loss, "grad_norm": optax.tree.norm(gradient), "weight": weight}
+        metrics |= {"loss": loss, "grad_norm": gradients.gradient_norm(gradient), "weight": weight}
         return TrainState(params, optimizer_state, state.step + 1), metrics
 
     return step

@@ -3,15 +3,14 @@
 import dataclasses
 import gzip
 import hashlib
-import http.server
 import io
 import json
 import re
-import threading
 import urllib.error
 import zipfile
 
 import pytest
+from loopback import loopback_server
 
 from jaxrec.data import catalog, transfer
 from jaxrec.data.catalog import available, cache_folder, load, prepare
@@ -19,35 +18,10 @@ from jaxrec.data.interactions import Interactions
 from jaxrec.data.steam import literal_lines
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves ``server.files`` whole."""
-
-    def do_GET(self):
-        self.server.requests.append(self.path)
-        body = self.server.files.get(self.path)
-        if body is None:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture
 def server():
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.files, made.requests = {}, []
-    made.address = f"http://127.0.0.1:{made.server_address[1]}"
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with loopback_server() as made:
+        yield made
 
 
 def served(server, name, **files):
@@ -61,6 +35,11 @@ def served(server, name, **files):
             if field in files:
                 server.files[place] = files[field]
     return dataclasses.replace(dataset, **addresses)
+
+
+def paths(server):
+    """What was asked for."""
+    return [request.path for request in server.requests]
 
 
 def made(dataset, cache, **arguments):
@@ -146,11 +125,11 @@ def test_amazon_2014_with_and_without_items(server, tmp_path):
     plain = made(dataset, tmp_path)
     assert histories(plain) == {"A1": ["B000000002", "B000000001"]}
     assert plain.metadata is None
-    assert server.requests == ["/reviews_Beauty_5.json.gz"]
+    assert paths(server) == ["/reviews_Beauty_5.json.gz"]
     rich = made(dataset, tmp_path, items=True)
     assert rich.metadata.titles.to_list() == ["Soap's", None]
     assert rich.metadata.categories.to_list() == [["Beauty", "Bath"], []]
-    assert server.requests == ["/reviews_Beauty_5.json.gz", "/meta_Beauty.json.gz"]
+    assert paths(server) == ["/reviews_Beauty_5.json.gz", "/meta_Beauty.json.gz"]
 
 
 def test_amazon_2018_and_2023(server, tmp_path):

@@ -1,15 +1,14 @@
-"""Downloads, against a server on loopback that can be told to misbehave."""
+"""Downloads, against a server on loopback that misbehaves."""
 
 import errno
 import hashlib
-import http.server
 import json
 import multiprocessing
 import shutil
-import threading
 
 import numpy as np
 import pytest
+from loopback import etag_of, loopback_server
 
 from jaxrec.data import download
 from jaxrec.data.download import fetch
@@ -18,61 +17,11 @@ from jaxrec.data.transfer import check_address
 BODY = np.random.default_rng(0).bytes(300_000)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves ``server.files``; ``server.habits`` says how badly."""
-
-    def do_GET(self):
-        server = self.server
-        server.requests.append((self.path, self.headers["Range"], self.headers["If-Range"]))
-        if self.path in server.redirects:
-            self.send_response(302)
-            self.send_header("Location", server.redirects[self.path])
-            self.end_headers()
-            return
-        if self.path not in server.files:
-            self.send_error(404)
-            return
-        body, habits = server.files[self.path], server.habits
-        etag = f'"{hashlib.sha256(body).hexdigest()[:8]}"'
-        start = 0
-        asked = self.headers["Range"]
-        condition = self.headers["If-Range"]
-        if asked and "no-range" not in habits and condition in (None, etag):
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
-        if start >= len(body) > 0:
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(body)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        if "no-etag" not in habits:
-            self.send_header("ETag", etag)
-        if "no-length" not in habits:
-            self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        piece = body[start:]
-        if "truncate" in habits:
-            piece = piece[: habits["truncate"]]
-        self.wfile.write(piece)
-
-    def log_message(self, *arguments):
-        pass
-
-
 @pytest.fixture
 def server():
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.files, made.habits, made.redirects, made.requests = {"/data.bin": BODY}, {}, {}, []
-    made.address = f"http://127.0.0.1:{made.server_address[1]}"
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with loopback_server() as made:
+        made.files["/data.bin"] = BODY
+        yield made
 
 
 def get(server, path, **arguments):
@@ -83,8 +32,7 @@ def leave_part(server, path, size, **known):
     """What an interrupted download leaves behind."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(BODY[:size])
-    etag = f'"{hashlib.sha256(BODY).hexdigest()[:8]}"'
-    record = {"url": f"{server.address}/data.bin", "size": len(BODY), "etag": etag} | known
+    record = {"url": f"{server.address}/data.bin", "size": len(BODY), "etag": etag_of(BODY)} | known
     part.with_name(part.name + ".json").write_text(json.dumps(record))
 
 
@@ -114,7 +62,7 @@ def test_an_interrupted_download_is_resumed(server, tmp_path, known):
     seen = []
     get(server, path, progress=lambda *state: seen.append(state[0]))
     assert path.read_bytes() == BODY
-    assert server.requests[0][1] == "bytes=100000-"
+    assert server.requests[0].range == "bytes=100000-"
     assert seen[0] > 100_000
 
 
@@ -167,7 +115,7 @@ def test_a_part_of_unknown_origin_is_not_used(server, tmp_path, text):
 def test_a_broken_transfer_goes_on_by_itself(server, tmp_path):
     server.habits["truncate"] = 120_000
     assert get(server, tmp_path / "data.bin").read_bytes() == BODY
-    assert [request[1] for request in server.requests] == [None, "bytes=120000-", "bytes=240000-"]
+    assert [request.range for request in server.requests] == [None, "bytes=120000-", "bytes=240000-"]
 
 
 def test_a_transfer_that_keeps_breaking_is_an_error_and_resumable(server, tmp_path):
@@ -178,7 +126,7 @@ def test_a_transfer_that_keeps_breaking_is_an_error_and_resumable(server, tmp_pa
     assert not path.exists()
     server.habits.clear()
     assert get(server, path).read_bytes() == BODY
-    assert server.requests[-1][1] == "bytes=100000-"
+    assert server.requests[-1].range == "bytes=100000-"
 
 
 def test_a_server_without_sizes_or_validators(server, tmp_path):

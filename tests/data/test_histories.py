@@ -93,13 +93,15 @@ def test_known_items():
 
 
 def test_frame_of_lists():
-    frame = recommendation_frame(
-        pl.Series(["ann", "bob"]),
-        CATALOGUE,
+    lists = (
         np.asarray([[4, 1], [2, 0]], np.int32),
         np.asarray([[2.0, 1.0], [3.0, -np.inf]], np.float32),
         np.asarray([[True, True], [True, False]]),
     )
+    spread = np.asarray([[0.5, 0.25], [0.0, 7.0]], np.float32)
+    frame = recommendation_frame(pl.Series(["ann", "bob"]), CATALOGUE, *lists, spread=spread)
+    assert frame["spread"].to_list() == [0.5, 0.25, 0.0]
+    frame = recommendation_frame(pl.Series(["ann", "bob"]), CATALOGUE, *lists)
     assert frame.to_dict(as_series=False) == {
         "user_id": ["ann", "ann", "bob"],
         "item_id": ["fig", "apple", "pear"],

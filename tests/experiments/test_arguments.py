@@ -21,11 +21,11 @@ def parse(*argv: str):
 
 
 def test_no_flag_gives_the_demo_and_data_alone_the_default():
-    assert parse().config == preset("demo")
+    assert parse().config == preset("vgenatt-demo")
     parsed = parse("--data", "events.csv")
     assert parsed.config.model == preset(arguments.DEFAULT_PRESET).model
     assert parsed.config.data.source == "events.csv"
-    assert parsed.workdir == "runs/sasrec-events-seed0"
+    assert parsed.workdir == "runs/vgenatt-events-seed0"
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -36,7 +36,7 @@ def test_every_preset_passes_through_the_flags_unchanged(name):
 
 
 def test_data_has_a_short_and_a_long_flag():
-    assert parse("--data", "x.csv").config == parse("--data.source", "x.csv", "--preset", "sasrec").config
+    assert parse("--data", "x.csv").config == parse("--data.source", "x.csv", "--preset", "vgenatt").config
     assert parse("--data=x.csv", "--data.min-user", "2").config.data.min_user == 2
 
 
@@ -78,12 +78,12 @@ def test_a_run_keeps_its_settings(tmp_path):
     config = preset("sasrec", model=EncoderRecommender(width=24), seed=5)
     (tmp_path / "config.json").write_text(json.dumps(config_to_json(config)))
     assert parse("--workdir", str(tmp_path)).config == config
-    assert parse("--workdir", str(tmp_path), "--preset", "demo").config == preset("demo")
+    assert parse("--workdir", str(tmp_path), "--preset", "vgenatt-demo").config == preset("vgenatt-demo")
 
 
 def test_penalties_can_be_set():
     config = preset(
-        "demo", model=EncoderRecommender(penalties=(Penalty("kl", 0.5, 10), Penalty("other", 1.0)))
+        "vgenatt-demo", model=EncoderRecommender(penalties=(Penalty("kl", 0.5, 10), Penalty("other", 1.0)))
     )
     default = arguments.TrainArguments(config=config)
     parsed = arguments.tyro.cli(

@@ -9,7 +9,7 @@ import pytest
 from command_line import assert_one_sentence, experiment, run_apart, run_here
 
 from jaxrec.batch import SequenceBatch
-from jaxrec.losses import SoftmaxLoss
+from jaxrec.losses import SampledSoftmaxLoss, SoftmaxLoss
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 
@@ -41,10 +41,11 @@ def check_record(record):
 
 
 def test_training_measures_the_loop_and_each_bucket(quick):
-    loop, *steps = rows_of(quick, "training")
-    for record in (loop, *steps):
+    loop, epoch, *steps = rows_of(quick, "training")
+    for record in (loop, epoch, *steps):
         check_record(record)
-    assert loop["case"]["part"] == "loop"
+    assert (loop["case"]["part"], epoch["case"]["part"]) == ("loop", "steps")
+    assert loop["case"]["feed"] == "host", "on a CPU"
     assert {record["case"]["length"] for record in steps} <= {4, 8}
     results = loop["results"]
     assert results["tokens_per_second"] >= results["targets_per_second"] > 0
@@ -56,6 +57,36 @@ def test_training_measures_the_loop_and_each_bucket(quick):
     for record in steps:
         assert 0 < record["results"]["share_of_matrix_product"] < 2
         assert record["results"]["compile_seconds"] > 0
+        assert record["results"]["program_bytes"] > record["results"]["temporary_bytes"]
+    check_epoch(quick, epoch["results"], steps)
+
+
+def check_epoch(quick, results, steps):
+    """The whole epoch's figures, from those of its buckets, counted by hand."""
+    arrays, config = quick.arrays(), quick.config({"preset": "sasrec"})
+    model = dataclasses.replace(config.model, num_items=arrays.num_items)
+    plan = sections.SECTIONS["training"].plan_of(arrays, model, config)
+    seconds = targets = 0.0
+    for bucket, step in zip(plan.buckets, steps, strict=True):
+        batches = bucket.num_rows / bucket.rows_per_batch
+        seconds += batches * step["results"]["step_seconds"]
+        targets += batches * step["results"]["step_seconds"] * step["results"]["targets_per_second"]
+    assert results["epoch_seconds"] == pytest.approx(seconds)
+    assert results["targets_per_second"] == pytest.approx(targets / seconds)
+    assert results["compile_seconds"] == pytest.approx(
+        sum(step["results"]["compile_seconds"] for step in steps)
+    )
+
+
+def test_batches_made_on_the_device_train_the_same_windows(quick):
+    quick = dataclasses.replace(quick, feeds=("device",), steps=(1,), batch_targets=(128,), max_length=4)
+    (case,) = sections.SECTIONS["training"].cases(quick)
+    loop, epoch, *steps = sections.measure_case(dataclasses.asdict(quick), "training", case)
+    for record in (loop, epoch, *steps):
+        check_record(record)
+        assert (record["case"]["feed"], record["case"]["steps"]) == ("device", 1)
+        assert record["case"]["batch_targets"] == 128
+    assert "batches made on the device" in report.line_of(loop)[0]
 
 
 def test_popularity_is_not_trained_but_recommends(quick):
@@ -73,6 +104,8 @@ def test_recommend_measures_many_and_one(quick):
     for record in records:
         check_record(record)
         assert record["case"]["users"] == 100
+    assert records[0]["case"]["bulk_users"] == 100
+    assert "for all users" in report.line_of(records[0])[0]
     one = records[1]["results"]
     assert one["p50_seconds"] <= one["p99_seconds"]
 
@@ -99,14 +132,71 @@ def test_prepare_writes_and_reads_the_same_log(tmp_path):
     np.testing.assert_array_equal(logs[0].items, logs[1].items)
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 3])
 def test_softmax_measures_loss_and_step(quick, number):
     (record,) = rows_of(quick, "softmax", number)
     check_record(record)
-    results = record["results"]
+    results, case = record["results"], record["case"]
+    assert case["loss"] == ("sampled_softmax" if number == 3 else "softmax")
     assert results["memory_beside_bytes"] + results["state_bytes"] < results["peak_memory_bytes"]
-    table = 4 * quick.softmax_items[0] * quick.softmax_widths[0]
-    assert results["state_bytes"] >= (2 if number == 0 else 4) * table
+    assert results["state_bytes"] >= (2 if case["part"] == "loss" else 4) * 4 * case["items"] * case["width"]
+    assert "limit_bytes" not in results
+
+
+def test_softmax_that_does_not_fit_is_not_tried(quick, monkeypatch):
+    module = sections.SECTIONS["softmax"]
+    monkeypatch.setattr(module, "free_memory", lambda: 1 << 20)
+    case = {"loss": "softmax", "dtype": "float32", "items": 1_000_000, "width": 128, "part": "step"}
+    assert module.least_bytes(case) == 4 * 4 * 1_000_064 * 128, "parameters, gradients and two moments"
+    (record,) = module.measure(quick, case)
+    assert record["skipped"].startswith("it takes 1.91 GiB, and")
+
+
+def test_softmax_holds_its_limits_or_says_so(quick):
+    case = {"loss": "softmax", "dtype": "float32", "items": 1_000_000, "width": 128, "part": "step"}
+    case |= {"batch": 128, "length": 50}
+    results = {"step_seconds": 2.0, "targets_per_second": 3200.0, "peak_memory_bytes": 5e9}
+    results |= {"limit_of": "peak_memory_bytes", "limit_bytes": 4e9, "within_limit": False}
+    assert "NOT held" in sections.SECTIONS["softmax"].describe(case, results)[1]
+
+
+def test_diffusion_measures_training_and_the_reverse_process(quick):
+    quick = dataclasses.replace(quick, repeats=1, one_user_repeats=2, max_length=4)
+    number = [case["preset"] for case in sections.SECTIONS["diffusion"].cases(quick)].index(
+        "diffurecsys-cached"
+    )
+    training, *rows = rows_of(quick, "diffusion", number)
+    records = [training, *rows]
+    for record in records:
+        check_record(record)
+        assert (record["case"]["width"], record["case"]["num_layers"]) == (8, 1)
+    parts = [record["case"]["part"] for record in records]
+    assert parts[0] == "training"
+    assert set(parts[1:-2]) == {"step"}
+    assert parts[-2:] == ["bulk", "one user"]
+    assert "prefixes/s" in report.line_of(training)[1]
+    assert report.line_of(records[-2])[0].endswith("32 reverse steps")
+    assert records[-2]["case"]["bulk_users"] == quick.diffusion_users == 20
+
+
+def test_diffusion_sizes_are_those_of_the_published_comparison():
+    module = sections.SECTIONS["diffusion"]
+    sizes = [tuple(case.values()) for case in module.cases(settings.Settings())]
+    assert sizes == [
+        ("diffurec", 128, 4, 50, "float32"),
+        ("diffurecsys", 128, 4, 50, "float32"),
+        ("diffurecsys-cached", 128, 4, 50, "float32"),
+        ("diffurecsys-cached", 256, 4, 100, "float32"),
+    ]
+    some = module.cases(dataclasses.replace(settings.Settings(), presets=("sasrec", "diffurec")))
+    assert [case["preset"] for case in some] == ["diffurec"]
+    model = settings.Settings().config(module.cases(settings.Settings())[3]).model
+    assert (model.width, model.num_layers, model.max_length) == (256, 4, 100)
+
+
+def test_a_large_log_wants_room_on_the_disk(quick):
+    (record,) = sections.SECTIONS["prepare"].measure(quick, {"rows": 10**14})
+    assert record["skipped"].startswith("the files take 10,000,000 GB, and")
 
 
 def test_flops_of_a_step_are_those_of_its_matrix_products():
@@ -121,6 +211,9 @@ def test_flops_of_a_step_are_those_of_its_matrix_products():
     assert expected < flops < 1.5 * expected
     blocks = dataclasses.replace(model, loss_function=SoftmaxLoss(block=32))
     assert device.step_flops(blocks, optimizer, batch) == flops, "a loop over blocks counts in full"
+    sampled = dataclasses.replace(model, loss_function=SampledSoftmaxLoss(num_negatives=64, block=32))
+    whole = dataclasses.replace(model, loss_function=SampledSoftmaxLoss(num_negatives=64, block=256))
+    assert device.step_flops(sampled, optimizer, batch) == device.step_flops(whole, optimizer, batch) < flops
     half_weights = np.repeat([1.0, 0.0], 8)[:, None] * np.ones(16)
     half = dataclasses.replace(batch, weights=half_weights.astype(np.float32))
     assert flops - device.step_flops(blocks, optimizer, half) == 6 * 128 * 512 * 32
@@ -185,6 +278,8 @@ def test_wrong_flags(capsys):
     assert_one_sentence(
         run_here("benchmark.py", "--epochs", "0", capsys=capsys), "--epochs must be at least 1"
     )
+    outcome = run_here("benchmark.py", "--model-devices", "3", "--devices", "2,4", capsys=capsys)
+    assert_one_sentence(outcome, "--model-devices 3 divides none of --devices 2,4")
 
 
 @pytest.mark.slow
@@ -206,3 +301,9 @@ def test_as_a_person_runs_it(tmp_path):
     assert "(csv)" in markdown
     assert "targets/s" in outcome.out
     assert sys.executable not in outcome.out
+    assert "2 fake devices" in markdown
+    assert (tmp_path / "out" / "benchmark-devices.png").stat().st_size > 1000
+    again = run_apart("benchmark.py", *QUICK, *flags, "--json", tmp_path / "out", cwd=tmp_path)
+    assert again.code == 0, again.err
+    assert again.out.count("measured before") == 5
+    assert json.loads((tmp_path / "out" / "benchmark.json").read_text()) == content

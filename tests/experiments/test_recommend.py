@@ -102,6 +102,12 @@ def test_titles_on_demand(fitted, recommend):
     assert [titles[item] for item in written["item_id"]] == written["title"].to_list()
 
 
+def test_spread_on_demand(recommend):
+    written = read(recommend("r.csv", "--with-spread", "--num-samples", 3))
+    assert written.columns == [*COLUMNS, "spread"]
+    assert set(written["spread"]) == {0.0}  # popularity draws nothing
+
+
 def test_columns_can_be_named_and_a_prepared_folder_read(fitted, recommend, tmp_path, capsys):
     events = ("--data", fitted / "events.parquet", "--user", "customer", "--item", "product")
     prepared = run_here("prepare.py", *events, "--out", tmp_path / "log", capsys=capsys)

@@ -12,7 +12,7 @@ from reference_denoising import as_numpy, norm, prefix_approximator, reverse
 from jaxrec.batch import SequenceBatch, right_align, row_keys
 from jaxrec.diffusion import TruncatedLinearSchedule, draw_normal, fold_key, split_key
 from jaxrec.models.diffurec import DiffuRecRecommender
-from jaxrec.nn.random_bits import counters, hash_normal
+from jaxrec.random_bits import counters, hash_normal
 from jaxrec.recommender import Recommender
 
 KEY = jax.random.key(0)

@@ -14,7 +14,7 @@ from jaxrec.diffusion import Noise, TruncatedLinearSchedule, draw_normal, fold_k
 from jaxrec.models.denoising import Objective
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
-from jaxrec.nn.random_bits import counters, hash_normal
+from jaxrec.random_bits import counters, hash_normal
 from jaxrec.recommender import Recommender
 
 KEY = jax.random.key(0)

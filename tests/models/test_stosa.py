@@ -103,8 +103,8 @@ def test_refined_attention_makes_awrsr():
     refined = Refined(base=WassersteinScores(), mechanism="stochastic")
     model = dataclasses.replace(MODEL, attention=refined)
     params = model.init(jax.random.key(0))
-    assert "matrix_mean" in params["encoder"]["block_0"]["attention"]["scores"]
-    assert params["encoder"]["block_0"]["attention"]["scores"]["matrix_mean"].shape == (6, 6)
+    assert "deviation_mean" in params["encoder"]["block_0"]["attention"]["scores"]
+    assert params["encoder"]["block_0"]["attention"]["scores"]["deviation_mean"].shape == (6, 6)
     assert np.isfinite(model.loss(params, BATCH, jax.random.key(0)).total)
 
 

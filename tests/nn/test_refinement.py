@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrec.nn.attention import DotProduct, attention_mask
-from jaxrec.nn.refinement import Refined, near_identity
+from jaxrec.nn.refinement import Refined
 from jaxrec.nn.stochastic import Gaussian, WassersteinScores
 from jaxrec.nn.vae_attention import VaeAttention
 
@@ -23,15 +23,16 @@ def softmax(logits, mask):
 
 
 def run(base, mechanism, coordinates="lags", change=None, scale=1.0):
-    """Weights of the base and of its refinement, the matrices given by ``change(name)``, the identity by default."""
+    """Weights of the base and of its refinement, the matrices U given by ``change(name)``, by default the identity."""
     module = Refined(base, mechanism, coordinates, max_length=MAX_LENGTH, num_heads=HEADS)
     inputs = HIDDEN
     if isinstance(base, WassersteinScores):
         inputs = Gaussian(HIDDEN, jnp.square(HIDDEN))
     params = module.init(jax.random.key(1), inputs, inputs, MASK, train=False)["params"]
     for name in params:
-        if name.startswith("matrix"):
-            params[name] = jnp.eye(MAX_LENGTH) if change is None else jnp.asarray(change(name))
+        if name.startswith("deviation"):
+            matrix = np.eye(MAX_LENGTH) if change is None else change(name.removeprefix("deviation_"))
+            params[name] = jnp.asarray(matrix - np.eye(MAX_LENGTH), jnp.float32)
     params["scale"] = jnp.full(HEADS, scale)
     base = base.clone(num_heads=HEADS)
     first = base.apply({"params": params["scores"]}, inputs, inputs, MASK, train=False)
@@ -72,9 +73,7 @@ def elu_plus_one(values):
 @pytest.mark.parametrize("coordinates", ["lags", "places"])
 def test_stochastic_is_the_distance_of_rows_as_gaussians(coordinates):
     rng = np.random.default_rng(3)
-    matrices = {
-        f"matrix_{name}": rng.normal(size=(MAX_LENGTH, MAX_LENGTH)) for name in ("mean", "covariance")
-    }
+    matrices = {name: rng.normal(size=(MAX_LENGTH, MAX_LENGTH)) for name in ("mean", "covariance")}
     matrices = {name: matrix.astype(np.float32) for name, matrix in matrices.items()}
     first, weights = run(WassersteinScores(), "stochastic", coordinates, change=matrices.get, scale=0.5)
     base = np.asarray(first.weights, np.float64)
@@ -83,8 +82,8 @@ def test_stochastic_is_the_distance_of_rows_as_gaussians(coordinates):
         shift = LENGTH - 1 - i if coordinates == "lags" else 0
         for j in range(i + 1):
             rows[:, :, i, MAX_LENGTH - LENGTH + j + shift] = base[:, :, i, j]
-    means = rows @ matrices["matrix_mean"]
-    deviations = np.sqrt(elu_plus_one(rows @ matrices["matrix_covariance"]))
+    means = rows @ matrices["mean"]
+    deviations = np.sqrt(elu_plus_one(rows @ matrices["covariance"]))
     points = np.concatenate([means, deviations], -1)
     distances = np.sum((points[..., :, None, :] - points[..., None, :, :]) ** 2, -1)
     expected = softmax(-0.5 * distances / np.sqrt(MAX_LENGTH), np.asarray(MASK))
@@ -96,10 +95,10 @@ def test_matrices_act_in_the_rows_own_coordinates(coordinates):
     """Loops over every pair of slots, with full matrices."""
     rng = np.random.default_rng(4)
     shape = (MAX_LENGTH, MAX_LENGTH)
-    matrices = {f"matrix_{name}": rng.normal(size=shape).astype(np.float32) for name in ("query", "key")}
+    matrices = {name: rng.normal(size=shape).astype(np.float32) for name in ("query", "key")}
     first, weights = run(DotProduct(), "simple", coordinates, change=matrices.get)
     base = np.asarray(first.weights, np.float64)
-    product = matrices["matrix_query"].astype(np.float64) @ matrices["matrix_key"].T
+    product = matrices["query"].astype(np.float64) @ matrices["key"].T
     scores = np.zeros_like(base)
     for i in range(LENGTH):
         newest = i if coordinates == "lags" else LENGTH - 1
@@ -114,15 +113,19 @@ def test_matrices_act_in_the_rows_own_coordinates(coordinates):
 
 def test_value_weighting_ignores_the_sign_of_its_matrix():
     def change(name):
-        return -np.eye(MAX_LENGTH, dtype=np.float32) if name == "matrix_value" else np.eye(MAX_LENGTH)
+        return -np.eye(MAX_LENGTH, dtype=np.float32) if name == "value" else np.eye(MAX_LENGTH)
 
     first, weights = run(DotProduct(), "value_weighted", change=change)
     np.testing.assert_allclose(weights, expected_at_identity("value_weighted", first), atol=2e-6)
 
 
 def test_matrices_start_near_the_identity():
-    matrix = near_identity(0.01)(jax.random.key(0), (50, 50))
-    assert 0.005 < np.std(np.asarray(matrix) - np.eye(50)) < 0.02
+    module = Refined(mechanism="value_weighted", initial_noise=0.01, max_length=50, num_heads=HEADS)
+    params = module.init(jax.random.key(0), HIDDEN, HIDDEN, MASK, train=False)["params"]
+    for name in ("query", "key", "value"):
+        deviation = np.asarray(params[f"deviation_{name}"])
+        assert deviation.shape == (50, 50)
+        assert 0.008 < np.std(deviation) < 0.012
 
 
 def test_penalties_and_draws_of_the_base_are_kept():

@@ -111,3 +111,16 @@ def test_global_form_has_one_latent_variable():
 def test_unknown_form_is_refused():
     with pytest.raises(ValueError, match="form is 'local'"):
         VaeAttention(form="local")
+
+
+@pytest.mark.parametrize("form", ["causal", "global"])
+def test_diagnosis_counts_units_and_nats_without_padding(form):
+    module, params = make(form=form)
+    _, sown = run(module, params)
+    real = ITEMS != 0
+    figures = VaeAttention.diagnose({name: (value,) for name, value in sown.items()}, jnp.asarray(real))
+    nats = np.asarray(gaussian_kl(sown["latent_mean"], sown["latent_log_variance"]))
+    real = real[:, -nats.shape[1] :]
+    np.testing.assert_allclose(figures["latent_nats"], nats[real].mean(), rtol=1e-5)
+    assert figures["active_units"] == active_units(sown["latent_mean"], jnp.asarray(real))
+    assert VaeAttention.diagnose({}, jnp.asarray(real)) == {}

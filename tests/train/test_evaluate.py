@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import BagRecommender
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxrec.batch import row_keys
 from jaxrec.data.evaluation_batches import evaluation_batches, history_batches
 from jaxrec.diversity import CategoryTable, concentration, f_score, list_metrics, self_information
 from jaxrec.metrics import accuracy, rank_targets
@@ -19,29 +19,12 @@ from jaxrec.scoring import Catalogue, ChunkedScores
 from jaxrec.train.evaluate import count_competitors, evaluate
 
 NUM_ITEMS, WIDTH, MAX_LENGTH = 300, 4, 10
+BAG = BagRecommender(NUM_ITEMS, MAX_LENGTH, WIDTH)
 
 
 class Rows(NamedTuple):
     starts: np.ndarray
     positions: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class BagRecommender:
-    """The query is the sum of the window's embeddings, with noise if stochastic."""
-
-    num_items: int = NUM_ITEMS
-    max_length: int = MAX_LENGTH
-    stochastic: bool = False
-
-    def query(self, params, items, key):
-        query = jnp.sum(jnp.where(items[..., None] > 0, params[items], 0.0), axis=1)
-        if self.stochastic:
-            query += jax.vmap(lambda key: jax.random.normal(key, (WIDTH,)))(row_keys(key, items))
-        return query
-
-    def items(self, params):
-        return params
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +61,7 @@ def test_evaluation_equals_plain_numpy(problem, exclude_seen, batch_size, chunk)
     category_rows = np.random.default_rng(1).integers(0, 9, (NUM_ITEMS + 1, 3)).astype(np.int32)
     categories = CategoryTable(category_rows, 8)
     found = evaluate(
-        BagRecommender(),
+        BAG,
         params,
         items,
         rows,
@@ -127,8 +110,8 @@ def check_groups(found, rows):
 
 def test_ranks_only_gives_the_same_accuracy(problem):
     params, items, rows = problem
-    full = evaluate(BagRecommender(), params, items, rows, batch_size=50)
-    fast = evaluate(BagRecommender(), params, items, rows, batch_size=50, with_lists=False, cutoffs=(10,))
+    full = evaluate(BAG, params, items, rows, batch_size=50)
+    fast = evaluate(BAG, params, items, rows, batch_size=50, with_lists=False, cutoffs=(10,))
     assert_array_equal(fast.ranks, full.ranks)
     assert fast.metrics == {name: full.metrics[name] for name in ("hr@10", "ndcg@10", "mrr@10", "mrr")}
     assert fast.lists is None
@@ -138,7 +121,7 @@ def test_ranks_only_gives_the_same_accuracy(problem):
 
 def test_a_stochastic_recommender_in_any_batch(problem):
     params, items, rows = problem
-    recommender, key = BagRecommender(stochastic=True), jax.random.key(3)
+    recommender, key = dataclasses.replace(BAG, stochastic=True), jax.random.key(3)
     found = evaluate(recommender, params, items, rows, key=key, batch_size=70, num_samples=2)
     other = evaluate(recommender, params, items, rows, key=key, batch_size=1000, num_samples=2)
     assert_array_equal(found.lists, other.lists)
@@ -159,7 +142,7 @@ def test_a_stochastic_recommender_in_any_batch(problem):
 def test_a_constant_model_scores_as_chance(problem, chunk):
     _, items, rows = problem
     params = jnp.ones((table_rows(NUM_ITEMS), WIDTH))
-    found = evaluate(BagRecommender(), params, items, rows, exclude_seen=False, chunk=chunk)
+    found = evaluate(BAG, params, items, rows, exclude_seen=False, chunk=chunk)
     assert_array_equal(found.ranks, (NUM_ITEMS - 1) / 2)
     assert found.metrics["hr@10"] == pytest.approx(10 / NUM_ITEMS)
 
@@ -198,6 +181,18 @@ def test_batches_hold_every_row_once(problem, batch_size, with_seen):
         assert seen[1] in (0, window[1], 16, 32, 64, 128)
 
 
+@pytest.mark.parametrize(("batch_size", "devices"), [(1, 8), (50, 8), (20, 6), (500, 3)])
+def test_batches_divide_among_devices(problem, batch_size, devices):
+    _, items, rows = problem
+    batches = list(
+        evaluation_batches(items, *rows, max_length=MAX_LENGTH, batch_size=batch_size, devices=devices)
+    )
+    assert all(len(batch.items) % devices == 0 for batch in batches)
+    assert all(len(batch.items) < batch_size + devices for batch in batches)
+    met = np.concatenate([batch.rows[batch.rows >= 0] for batch in batches])
+    assert sorted(met) == list(range(len(rows.starts)))
+
+
 def test_history_batches_at_the_end_of_the_log():
     items = np.arange(1, 6, dtype=np.int32)
     (batch,) = history_batches(items, np.array([0, 5]), np.array([5, 5]), max_length=4, batch_size=8)
@@ -209,19 +204,20 @@ def test_history_batches_at_the_end_of_the_log():
     assert not empty.items.any()
     with pytest.raises(ValueError, match="row 1 has a history from 4 to 3"):
         list(history_batches(items, np.array([0, 4]), np.array([1, 3]), max_length=4))
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        list(history_batches(items, np.array([0]), np.array([1]), max_length=4, batch_size=0))
+    for name in ("batch_size", "devices"):
+        with pytest.raises(ValueError, match=f"{name} is 0"):
+            list(history_batches(items, np.array([0]), np.array([1]), max_length=4, **{name: 0}))
 
 
 def test_bad_arguments(problem):
     params, items, rows = problem
     nothing = Rows(rows.starts[:0], rows.positions[:0])
     with pytest.raises(ValueError, match="no target"):
-        evaluate(BagRecommender(), params, items, nothing)
+        evaluate(BAG, params, items, nothing)
     with pytest.raises(ValueError, match="cutoffs"):
-        evaluate(BagRecommender(), params, items, rows, cutoffs=(0, 5))
+        evaluate(BAG, params, items, rows, cutoffs=(0, 5))
     with pytest.raises(ValueError, match="item_counts describes 7 items and the recommender ranks 300"):
-        evaluate(BagRecommender(), params, items, rows, item_counts=np.zeros(8))
+        evaluate(BAG, params, items, rows, item_counts=np.zeros(8))
 
 
 def test_memory_at_a_million_items():

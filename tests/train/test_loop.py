@@ -176,8 +176,6 @@ def test_kill_nine_in_mid_epoch_then_resume_is_bit_for_bit(tmp_path):
         """
         import sys, time
         sys.path.insert(0, {tests!r}); sys.path.insert(0, {here!r})
-        import jax
-        jax.config.update("jax_disable_most_optimizations", True)  # as in conftest.py: the same program
         from test_loop import Recorder, make_trainer
         import jaxrec.train.options
         def slow(record):

@@ -1,15 +1,22 @@
-"""Cheap random numbers for what training draws in bulk: dropout masks and small perturbations.
+"""Cheap random numbers for what training draws in bulk: dropout masks, noise, time steps, negatives.
 
 JAX's default generator (threefry, 20 rounds and 64 bits for every 32 used) costs more on a CPU than the
 matrix products of a small transformer. Here the two words of a key seed a counter hash that an elementwise
 loop computes on the fly: two rounds of the 32-bit mixing function with low bias of Wellons (2018,
 "lowbias32", public domain constants). A value depends on the key and on its own index alone, so neither the
-sharding nor the shape around it changes it. Initial values, process noise and sampling keep threefry.
+sharding nor the shape around it changes it. Initial values and everything at inference keep threefry.
+
+The ``row_`` functions draw for the rows of a batch: along the leading axis stand this device's rows (or the
+tokens of these rows, one after the other), and the values are those that one device would draw for the same
+rows of the whole batch (``rows.rows_split_over``).
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
 
+from jaxrec.rows import row_part
 from jaxrec.typing import Array, PRNGKey
 
 
@@ -52,4 +59,44 @@ def counters(shape: tuple[int, ...]) -> Array:
     return total
 
 
-__all__ = ["counters", "hash_bits", "hash_normal"]
+def row_counters(shape: tuple[int, ...]) -> Array:
+    """``counters`` of the whole batch, at this device's rows: uint32 of ``shape``, which is that of the part."""
+    part = row_part()
+    if isinstance(part, int):
+        return counters(shape)
+    return counters(shape) + part.astype(jnp.uint32) * jnp.uint32(math.prod(shape) & 0xFFFFFFFF)
+
+
+def row_normal(key: PRNGKey, shape: tuple[int, ...]) -> Array:
+    """N(0, 1) float32 of ``shape``, for this device's rows."""
+    return hash_normal(key, row_counters(shape))
+
+
+def row_uniform(key: PRNGKey, shape: tuple[int, ...]) -> Array:
+    """Uniform in [0, 1), multiples of 2**-24, float32 of ``shape``, for this device's rows."""
+    return (hash_bits(key, row_counters(shape)) >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+
+
+def row_bernoulli(key: PRNGKey, probability: float, shape: tuple[int, ...]) -> Array:
+    """True with a probability, bool of ``shape``, for this device's rows."""
+    return row_uniform(key, shape) < probability
+
+
+def row_integers(key: PRNGKey, shape: tuple[int, ...], start: int, stop: int) -> Array:
+    """Uniform in start, …, stop − 1, int32 of ``shape``, for this device's rows.
+
+    By the remainder of 32 bits: the probabilities of two values differ by at most 2**-32.
+    """
+    return start + (hash_bits(key, row_counters(shape)) % jnp.uint32(stop - start)).astype(jnp.int32)
+
+
+__all__ = [
+    "counters",
+    "hash_bits",
+    "hash_normal",
+    "row_bernoulli",
+    "row_counters",
+    "row_integers",
+    "row_normal",
+    "row_uniform",
+]

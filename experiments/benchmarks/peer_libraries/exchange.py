@@ -1,0 +1,121 @@
+"""How a program of another library's interpreter is asked and answers; needs numpy and pandas, not jaxrec."""
+
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PROCESS_STATUS = Path("/proc/self/status")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is measured; items and users are numbers from 1 and 0.
+
+    Attributes:
+      data: .npz with ``items`` int32 ``[N]``, ``offsets`` int64 ``[U + 1]`` and ``train_ends`` int64 ``[U]``.
+      folder: for the library's own files.
+      width: D.
+      num_layers: transformer blocks.
+      num_heads: attention heads.
+      feed_forward: hidden width of the feed-forward.
+      max_length: L.
+      dropout_rate: in the blocks.
+      batch_size: windows of a step for whole windows, prefixes for a library that trains on prefixes.
+      epochs: trained.
+      k: length of the lists.
+      bulk_users: that get lists at once.
+      single_users: that get lists one by one.
+      recommend_batch: users of one dispatch.
+      device: ``"cpu"`` or ``"cuda"``.
+    """
+
+    data: str
+    folder: str
+    width: int
+    num_layers: int
+    num_heads: int
+    feed_forward: int
+    max_length: int
+    dropout_rate: float
+    batch_size: int
+    epochs: int
+    k: int
+    bulk_users: int
+    single_users: int
+    recommend_batch: int
+    device: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Histories:
+    """The log of a request."""
+
+    items: np.ndarray
+    offsets: np.ndarray
+    train_ends: np.ndarray
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.train_ends)
+
+    def training(self) -> tuple[np.ndarray, np.ndarray]:
+        """User and item of every training interaction, by user, oldest first."""
+        lengths = self.train_ends - self.offsets[:-1]
+        users = np.repeat(np.arange(self.num_users), lengths)
+        first = np.cumsum(lengths) - lengths
+        places = np.arange(lengths.sum()) - first[users] + self.offsets[users]
+        return users, self.items[places]
+
+
+def read_request() -> tuple[Request, Histories, Path]:
+    """The request of standard input, its data, and where the answer goes."""
+    fields = json.loads(sys.stdin.read())
+    answer = Path(fields.pop("answer"))
+    request = Request(**fields)
+    with np.load(request.data) as arrays:
+        histories = Histories(*(arrays[name] for name in ("items", "offsets", "train_ends")))
+    return request, histories, answer
+
+
+def timed(function: Callable[[], Any]) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def single_times(recommend: Callable[[int], Any], users: list[int]) -> list[float]:
+    """Seconds of each user, after a first one that is not counted."""
+    recommend(users[0])
+    return [timed(lambda user=user: recommend(user)) for user in users]
+
+
+def peak_bytes() -> int:
+    """The most memory that this process held."""
+    if PROCESS_STATUS.exists():
+        for line in PROCESS_STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def write_answer(path: Path, version: str, epochs: list[float], targets: int, **others: Any) -> None:
+    """Writes the figures.
+
+    Args:
+      path: of the JSON file.
+      version: of the library.
+      epochs: seconds of each.
+      targets: predicted positions of an epoch.
+      **others: ``bulk_seconds``, ``single_seconds``, ``peak_memory_bytes``.
+    """
+    answer = {"version": version, "epoch_seconds": epochs, "epoch_targets": targets, **others}
+    path.write_text(json.dumps(answer), encoding="utf-8")

@@ -1,0 +1,101 @@
+"""Losses of the parts of a batch add up to the loss of the whole: what is drawn follows the row of the batch.
+
+Parts are rows along a mapped axis, so that one device can play several.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec.batch import SequenceBatch
+from jaxrec.losses import BinaryLoss, GeneralizedBinaryLoss, PairwiseLoss, SampledSoftmaxLoss
+from jaxrec.models.denoising import Objective
+from jaxrec.models.diffurecsys import DiffuRecSysRecommender
+from jaxrec.models.encoder import EncoderRecommender, Penalty
+from jaxrec.models.stosa import DistanceLoss
+from jaxrec.nn.vae_attention import VaeAttention
+from jaxrec.rows import rows_split_over
+from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
+from jaxrec.train.state import create_state
+from jaxrec.train.step import make_train_step
+
+ROWS, LENGTH, WIDTH, NUM_ITEMS = 8, 6, 9, 40
+EVERY_OPTION = Objective(
+    noise_power=1.0, target_dropout=0.3, own_estimate=0.5, self_conditioning=True, history_loss=0.5
+)
+TINY = {"num_items": NUM_ITEMS, "max_length": LENGTH, "width": 8, "num_layers": 1, "num_heads": 2}
+
+LOSSES = {
+    "sampled": SampledSoftmaxLoss(num_negatives=5, block=7),
+    "in-batch": SampledSoftmaxLoss(num_negatives=5, in_batch=True),
+    "only-in-batch": SampledSoftmaxLoss(num_negatives=0, in_batch=True, logq=False),
+    "binary": BinaryLoss(num_negatives=3, block=5),
+    "generalized-binary": GeneralizedBinaryLoss(num_negatives=4),
+    "pairwise": PairwiseLoss(),
+    "distance": DistanceLoss(),
+}
+
+
+def make_batch() -> SequenceBatch:
+    """Histories of different lengths."""
+    generator = np.random.default_rng(0)
+    items = generator.integers(1, NUM_ITEMS + 1, (ROWS, LENGTH)).astype(np.int32)
+    real = np.arange(LENGTH) >= generator.integers(0, LENGTH - 1, (ROWS, 1))
+    targets = generator.integers(1, NUM_ITEMS + 1, (ROWS, LENGTH)).astype(np.int32)
+    return SequenceBatch(
+        jnp.asarray(items * real), jnp.asarray(targets * real), jnp.asarray(real, jnp.float32)
+    )
+
+
+def in_parts(tree, parts: int):
+    return jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), tree)
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_losses_of_the_parts_add_up(loss):
+    """Tokens stand in one axis, as models flatten them."""
+    batch, key = make_batch(), jax.random.key(1)
+    query = jax.random.normal(jax.random.key(2), (ROWS * LENGTH, WIDTH))
+    items = jax.random.normal(jax.random.key(3), (128, WIDTH))
+
+    def total(axis, query, targets, weights):
+        with rows_split_over(axis):
+            return loss(query, items, targets, weights, key, num_items=NUM_ITEMS)
+
+    @jax.jit
+    def both(arguments):
+        of_parts = jax.vmap(functools.partial(total, "data"), axis_name="data")
+        return total(None, *arguments), of_parts(*in_parts(arguments, 4))
+
+    whole, parts = both((query, batch.targets.reshape(-1), batch.weights.reshape(-1)))
+    np.testing.assert_allclose([jnp.sum(part) for part in parts], whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        EncoderRecommender(**TINY, rematerialise=True),
+        EncoderRecommender(**TINY, attention=VaeAttention(form="global"), penalties=(Penalty("kl", 1.0),)),
+        DiffuRecSysRecommender(**TINY, form="history-cached", objective=EVERY_OPTION, uncertainty=0.5),
+    ],
+    ids=["remat", "global", "every-option"],
+)
+def test_a_step_on_parts_over_two_axes_is_the_step_on_the_whole(model):
+    """Loss, gradient norm and parameters, the rows split over ``data`` and ``model`` in that order."""
+    optimizer = make_optimizer(
+        OptimizerConfig(name="sgd", learning_rate=0.2, warmup_steps=0), steps_per_epoch=1, total_steps=10
+    )
+    state, key, batch = create_state(model, optimizer, jax.random.key(0)), jax.random.key(1), make_batch()
+
+    whole = jax.jit(make_train_step(model, optimizer))(state, batch, key)
+    step = make_train_step(model, optimizer, axis_name=("data", "model"))
+    for name in ("model", "data"):
+        step = jax.vmap(step, in_axes=(None, 0, None), out_axes=None, axis_name=name)
+    split = jax.tree.map(lambda leaf: leaf.reshape(2, 2, -1, *leaf.shape[1:]), batch)
+    for one, other in zip(
+        jax.tree.leaves(whole), jax.tree.leaves(jax.jit(step)(state, split, key)), strict=True
+    ):
+        np.testing.assert_allclose(other, one, rtol=2e-5, atol=2e-7)
