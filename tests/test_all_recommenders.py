@@ -23,7 +23,7 @@ from jaxrec.nn.refinement import Refined
 from jaxrec.nn.stochastic import WassersteinScores
 from jaxrec.nn.vae_attention import VaeAttention
 from jaxrec.recommender import Recommender, table_rows
-from jaxrec.train.state import create_state
+from jaxrec.train.state import TrainState, create_state
 from jaxrec.train.step import make_train_step
 
 NUM_ITEMS, MAX_LENGTH = 60, 12
@@ -224,10 +224,11 @@ def test_bfloat16_is_close_to_float32(recommender, params_of):
 
 
 @over_trainable
-def test_training_lowers_the_loss(recommender):
+def test_training_lowers_the_loss(recommender, params_of):
     batch = training_batch(recommender)
     optimizer = optax.adam(1e-2)
-    state = create_state(recommender, optimizer, jax.random.key(0))
+    params = params_of(recommender)
+    state = TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
     step = jax.jit(make_train_step(recommender, optimizer))
     losses = []
     for _ in range(30):

@@ -62,6 +62,16 @@ class FullAt(Silent):
         self.seen.append(record["step"])
 
 
+def wait_for_last_writes(folder: Path) -> None:
+    """Until nothing has changed for half a second: here the process that failed goes on, and its writes with it."""
+    former, since, deadline = None, time.monotonic(), time.monotonic() + 60
+    while time.monotonic() < min(since + 0.5, deadline):
+        now = [(place, sorted(files)) for place, _, files in os.walk(folder)]
+        if now != former:
+            former, since = now, time.monotonic()
+        time.sleep(0.02)
+
+
 @pytest.fixture(scope="module")
 def split():
     return data.leave_one_out(data.simulate(num_users=60, num_items=40, seed=0))
@@ -83,6 +93,7 @@ def test_training_ends_with_one_sentence_and_goes_on_when_there_is_space(split, 
     assert caught.value.errno == errno.EFBIG
     assert str(workdir) in str(caught.value)
     assert "\n" not in str(caught.value)
+    wait_for_last_writes(workdir / "checkpoints")
     saved = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
     assert max(saved) == full.seen[evaluation - 2], "the last one before the disk was full"
     resumed = jaxrec.fit(CONFIG, split, workdir)
@@ -104,7 +115,10 @@ def test_former_weights_stay_until_the_new_ones_are_whole(tmp_path):
 @pytest.mark.parametrize(
     ("words", "number"),
     [
-        ('RESOURCE_EXHAUSTED: Error writing "a": No space left on device [os_error_code=\'28\']', errno.ENOSPC),
+        (
+            "RESOURCE_EXHAUSTED: Error writing \"a\": No space left on device [os_error_code='28']",
+            errno.ENOSPC,
+        ),
         ("Error writing [OS error 13: EACCES Permission denied]", errno.EACCES),
         ("RESOURCE_EXHAUSTED: Error writing", errno.ENOSPC),
     ],

@@ -103,7 +103,10 @@ def test_a_full_disk_is_told_in_one_sentence(first, capsys, monkeypatch):
     monkeypatch.setattr(Checkpoints, "save", full)
     refused = run_here("train.py", "--workdir", workdir, "--train.epochs", 7, capsys=capsys)
     assert_one_sentence(
-        refused, f"cannot write to {workdir}", "No space left on device", "free space or choose another workdir"
+        refused,
+        f"cannot write to {workdir}",
+        "No space left on device",
+        "free space or choose another workdir",
     )
 
 

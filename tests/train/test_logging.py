@@ -49,9 +49,9 @@ def test_progress_shows_the_mean_loss_since_the_last_evaluation():
     assert shown_after(progress).startswith("loss 1.0000 ")
     progress.close()
     lines = file.getvalue().splitlines()
-    assert lines == [
-        "epoch    0.3   loss 2.5000   validation NDCG@10 0.5000   HR@10 0.7000  best so far"
-    ], "no bar where there is no terminal"
+    assert lines == ["epoch    0.3   loss 2.5000   validation NDCG@10 0.5000   HR@10 0.7000  best so far"], (
+        "no bar where there is no terminal"
+    )
 
 
 def test_progress_says_where_it_goes_on_once_there_is_a_step():
