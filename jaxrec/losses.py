@@ -83,14 +83,11 @@ class SoftmaxLoss:
       block: tokens of one block; ``None`` chooses by the size of the catalogue.
       chunk: rows of the table of one tile; ``None`` chooses: the whole table if a block of tokens
         against it is small (three matrix products in all), else tiles (four, and bounded memory).
-      table_axis: mesh axis over which the rows of ``items`` are split, inside ``shard_map``; ``None`` takes
-        what the training step declares (``item_table.table_split_over``).
     """
 
     dtype: ComputeType = "float32"
     block: int | None = None
     chunk: int | None = None
-    table_axis: str | None = None
 
     def __post_init__(self):
         _require_positive(self, "block")
@@ -107,7 +104,7 @@ class SoftmaxLoss:
 
     def plan(self, num_tokens: int, num_rows: int, num_items: int) -> Plan:
         """The sizes of blocks and tiles for a device's ``[num_tokens]`` tokens and ``[num_rows]`` rows of table."""
-        axis = self.table_axis or table_axis()
+        axis = table_axis()
         if axis is not None:
             num_tokens *= jax.lax.axis_size(axis)
         sizes = CPU_BLOCKS if jax.default_backend() == "cpu" else ACCELERATOR_BLOCKS

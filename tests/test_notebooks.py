@@ -18,6 +18,7 @@ SHORTER = {
         "evaluate_every=7": "evaluate_every=1",
         "num_steps=250": "num_steps=10",
     },
+    "03_diffusion": {'"DiffuRec": 30, "history-cached": 20': '"DiffuRec": 3, "history-cached": 2'},
 }
 
 

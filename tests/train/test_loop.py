@@ -52,7 +52,9 @@ def small_model() -> EncoderRecommender:
     )
 
 
-def make_trainer(directory, *, epochs=4, patience=100, evaluate=None, reporter=None, source="grain"):
+def make_trainer(
+    directory, *, epochs=4, patience=100, evaluate=None, evaluate_every=1, reporter=None, source="grain"
+):
     lengths = np.random.default_rng(0).integers(3, 20, 60)
     items, offsets = make_log(lengths)
     plan = plan_windows(offsets[:-1], offsets[1:], max_length=8, batch_targets=64, steps=2)
@@ -62,7 +64,12 @@ def make_trainer(directory, *, epochs=4, patience=100, evaluate=None, reporter=N
         plan,
         Placement(ParallelConfig()),
         TrainConfig(
-            epochs=epochs, batch_targets=64, steps_per_call=2, patience=patience, batch_source=source
+            epochs=epochs,
+            batch_targets=64,
+            steps_per_call=2,
+            evaluate_every=evaluate_every,
+            patience=patience,
+            batch_source=source,
         ),
         OptimizerConfig(learning_rate=1e-2),
         checkpoints=Checkpoints(directory),
@@ -181,7 +188,7 @@ def test_kill_nine_in_mid_epoch_then_resume_is_bit_for_bit(tmp_path):
         def slow(record):
             print(record["step"], flush=True)
             time.sleep(0.02)
-        trainer = make_trainer({directory!r}, epochs=40, reporter=Recorder(slow))
+        trainer = make_trainer({directory!r}, epochs=40, evaluate_every=40, reporter=Recorder(slow))
         object.__setattr__(trainer.config, "checkpoint_minutes", 0.002)
         trainer.run()
         """
@@ -201,10 +208,10 @@ def test_kill_nine_in_mid_epoch_then_resume_is_bit_for_bit(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    trainer = make_trainer(tmp_path / "killed", epochs=40)
+    trainer = make_trainer(tmp_path / "killed", epochs=40, evaluate_every=40)
     assert 0 < trainer.step < trainer.plan.first_call(40) * trainer.plan.steps
     resumed = trainer.run()
     trainer.checkpoints.close()
-    whole = run(tmp_path / "whole", epochs=40)
+    whole = run(tmp_path / "whole", epochs=40, evaluate_every=40)
     assert resumed.step == whole.step
     assert_same(whole.params, resumed.params)
