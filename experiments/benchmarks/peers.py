@@ -45,7 +45,7 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
     first epoch, which compiles, is not counted; a peer's is. Lists of a library that takes and gives the
     caller's ids are set beside ours under own ids. A peer's bulk is timed once, after its training.
     """
-    python = settings.peers_python or sys.executable
+    python = os.path.abspath(settings.peers_python) if settings.peers_python else sys.executable
     version = installed_version(python, case["library"])
     if version is None:
         reason = (
