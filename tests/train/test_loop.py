@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -176,28 +175,39 @@ def test_metrics_file_has_no_line_twice_after_resuming(tmp_path):
     assert [(r["step"], r["loss"]) for r in resumed] == [(r["step"], r["loss"]) for r in whole]
 
 
+TRAINING_PROCESS = """
+import sys, time
+sys.path.insert(0, {tests!r}); sys.path.insert(0, {here!r})
+import jax
+import numpy as np
+from test_loop import Recorder, make_trainer
+directory, slowly = sys.argv[1], sys.argv[2] == "slowly"
+def report(record):
+    print(record["step"], flush=True)
+    time.sleep(0.02 * slowly)
+trainer = make_trainer(directory, epochs=40, evaluate_every=40, reporter=Recorder(report))
+if slowly:
+    object.__setattr__(trainer.config, "checkpoint_minutes", 0.002)
+first = trainer.step
+result = trainer.run()
+trainer.checkpoints.close()
+leaves = {{str(n): leaf for n, leaf in enumerate(jax.tree.leaves(result.params))}}
+np.savez(directory + ".npz", first=first, last=result.step, **leaves)
+"""
+
+
+def training_process(directory: Path, *, slowly: bool = False) -> subprocess.Popen:
+    """A process that trains in a directory, prints each step, and writes what came out beside the directory."""
+    here = Path(__file__).parent
+    script = TRAINING_PROCESS.format(tests=str(here.parent), here=str(here))
+    command = [sys.executable, "-c", script, str(directory), "slowly" if slowly else "quickly"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 @pytest.mark.slow
 def test_kill_nine_in_mid_epoch_then_resume_is_bit_for_bit(tmp_path):
     """A process killed without warning, at whatever moment, resumes to the parameters of an undisturbed run."""
-    script = textwrap.dedent(
-        """
-        import sys, time
-        sys.path.insert(0, {tests!r}); sys.path.insert(0, {here!r})
-        from test_loop import Recorder, make_trainer
-        import jaxrec.train.options
-        def slow(record):
-            print(record["step"], flush=True)
-            time.sleep(0.02)
-        trainer = make_trainer({directory!r}, epochs=40, evaluate_every=40, reporter=Recorder(slow))
-        object.__setattr__(trainer.config, "checkpoint_minutes", 0.002)
-        trainer.run()
-        """
-    ).format(
-        tests=str(Path(__file__).parents[1]),
-        here=str(Path(__file__).parent),
-        directory=str(tmp_path / "killed"),
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    process = training_process(tmp_path / "killed", slowly=True)
     deadline = time.monotonic() + 120
     for line in process.stdout:
         finished = (tmp_path / "killed").exists() and any(
@@ -208,10 +218,12 @@ def test_kill_nine_in_mid_epoch_then_resume_is_bit_for_bit(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    trainer = make_trainer(tmp_path / "killed", epochs=40, evaluate_every=40)
-    assert 0 < trainer.step < trainer.plan.first_call(40) * trainer.plan.steps
-    resumed = trainer.run()
-    trainer.checkpoints.close()
-    whole = run(tmp_path / "whole", epochs=40, evaluate_every=40)
-    assert resumed.step == whole.step
-    assert_same(whole.params, resumed.params)
+    for name in ("killed", "whole"):
+        process = training_process(tmp_path / name)
+        process.communicate(timeout=240)
+        assert process.returncode == 0
+    resumed, whole = np.load(tmp_path / "killed.npz"), np.load(tmp_path / "whole.npz")
+    assert 0 == whole["first"] < resumed["first"] < resumed["last"] == whole["last"]
+    assert resumed.files == whole.files
+    for name in set(whole.files) - {"first"}:
+        np.testing.assert_array_equal(resumed[name], whole[name])
