@@ -70,9 +70,13 @@ class ParallelConfig:
 
 def make_mesh(config: ParallelConfig) -> Mesh:
     """The mesh ``(data, model)`` of a config; ``model`` runs fastest, so that a table's parts lie close together."""
-    count = config.device_count()
-    devices = np.asarray(jax.devices()[:count]).reshape(-1, config.model_devices)
-    return Mesh(devices, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+    return mesh_of(config.device_count(), config.model_devices)
+
+
+def mesh_of(devices: int, model_devices: int) -> Mesh:
+    """The mesh of the first ``devices`` there are, every ``model_devices`` of them a row along ``model``."""
+    grid = np.asarray(jax.devices()[:devices]).reshape(-1, model_devices)
+    return Mesh(grid, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -80,4 +84,4 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-__all__ = ["DATA_AXIS", "MODEL_AXIS", "ParallelConfig", "make_mesh", "replicated"]
+__all__ = ["DATA_AXIS", "MODEL_AXIS", "ParallelConfig", "make_mesh", "mesh_of", "replicated"]

@@ -11,10 +11,10 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrec.item_table import is_item_table
-from jaxrec.mesh import DATA_AXIS, MODEL_AXIS, ParallelConfig
+from jaxrec.mesh import DATA_AXIS, MODEL_AXIS, ParallelConfig, mesh_of
 from jaxrec.typing import Array, Params
 
 Tree = TypeVar("Tree")
@@ -38,9 +38,7 @@ def available_mesh(config: ParallelConfig) -> Mesh | None:
     count = min(config.devices or available, available)
     if count == 1:
         return None
-    parts = math.gcd(config.model_devices, count)
-    devices = np.asarray(jax.devices()[:count]).reshape(-1, parts)
-    return Mesh(devices, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+    return mesh_of(count, math.gcd(config.model_devices, count))
 
 
 def several_devices(mesh: Mesh | None) -> Mesh | None:

@@ -33,7 +33,7 @@ def create_state(
       recommender: draws the parameters.
       optimizer: makes its state from them.
       key: of the parameters.
-      shardings: of the state's leaves (``Placement.state_shardings``), or one for all; ``None`` is the default
+      shardings: of the state's leaves (see ``Placement.shardings``), or one for all; ``None`` is the default
         device. They do not change the values.
     """
 
