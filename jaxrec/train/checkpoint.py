@@ -28,9 +28,6 @@ from jaxrec.typing import Params
 logger = logging.getLogger(__name__)
 
 SCORE = "score"
-CHECKSUM = (
-    "device_checksum"  # checkpoints of version 0.1.0 have another one, "checksum", which is not looked at
-)
 NO_SCORE = -1.0  # of a checkpoint between evaluations; scores are not negative
 
 
@@ -147,7 +144,7 @@ class Checkpoints:
             self._manager.delete(step)  # saved when training was interrupted, before its score was known
         import grain.python as grain
 
-        record = {"progress": progress, CHECKSUM: checksum(state)}
+        record = {"progress": progress, "checksum": checksum(state)}
         items = {"state": ocp.args.StandardSave(state), "progress": ocp.args.JsonSave(record)}
         if data is not None:
             items["data"] = grain.PyGrainCheckpointSave(data)
@@ -172,8 +169,7 @@ class Checkpoints:
             items["data"] = grain.PyGrainCheckpointRestore(data)
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         # Orbax notices files that are missing, cut short or structurally broken, not a changed bit of a number.
-        written = restored["progress"].get(CHECKSUM)
-        if written is not None and checksum(restored["state"]) != written:
+        if checksum(restored["state"]) != restored["progress"]["checksum"]:
             raise CheckpointError("the numbers read differ from those written (checksum)")
         return restored["state"], restored["progress"]["progress"]
 
