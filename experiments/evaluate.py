@@ -13,9 +13,10 @@ from rich.markup import escape
 from tables import make_table, print_metrics, print_table
 
 import jaxrec
-from jaxrec import artifact
+from jaxrec import artifact, distributed, processes
 from jaxrec.config import config_to_json
 from jaxrec.data.source import load_split
+from jaxrec.distributed import DistributedConfig
 from jaxrec.models.popularity import PopularityRecommender
 
 
@@ -37,6 +38,7 @@ class EvaluateArguments:
       record: folder for a file that readme_tables.py makes a row of, such as experiments/results.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
       debug: show the full traceback of an error.
+      distributed: several processes that share the work, each started with this command.
     """
 
     workdir: Annotated[str, tyro.conf.arg(metavar="DIR")]
@@ -49,20 +51,22 @@ class EvaluateArguments:
     record: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
     cache: bool = True
     debug: bool = False
+    distributed: DistributedConfig = DistributedConfig()
 
 
 def main(argv: list[str]) -> int:
     """Evaluates and shows; returns the exit code."""
     arguments = tyro.cli(EvaluateArguments, prog="python experiments/evaluate.py", args=argv)
+    distributed.initialise(arguments.distributed)
     if arguments.cache:
         keep_compiled_programs()
-    console = make_console()
+    console = make_console(quiet=distributed.process_number() > 0)
     run = jaxrec.load(arguments.workdir)
     source = run.config.data
     if arguments.data:
         source = dataclasses.replace(source, source=arguments.data)
     with DownloadBar(console, source.source) as bar:
-        split = load_split(source, progress=bar)
+        split = processes.main_first(lambda: load_split(source, progress=bar))
     part, exclude_seen = arguments.split, arguments.exclude_seen
     name = run.workdir.name
     result = run.evaluate(part, exclude_seen=exclude_seen, split=split, num_samples=arguments.num_samples)
@@ -73,10 +77,10 @@ def main(argv: list[str]) -> int:
     print_metrics(console, results)
     print_groups(console, result["groups"])
     written = artifact.evaluation_path(run.workdir, part, exclude_seen)
-    if arguments.out:
+    if arguments.out and processes.is_main():
         with artifact.writing(Path(arguments.out).parent):
             shutil.copyfile(written, arguments.out)
-    if arguments.record:
+    if arguments.record and processes.is_main():
         record_result(Path(arguments.record), run, result)
     say(
         console,

@@ -16,10 +16,12 @@ from rich.markup import escape
 from rich.progress import track
 
 import jaxrec
+from jaxrec import distributed, processes
 from jaxrec.data.histories import known_items
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.readers import read_items
 from jaxrec.data.source import read_log
+from jaxrec.distributed import DistributedConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,7 @@ class RecommendArguments:
       portion: users written at once; bounds the memory taken.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
       debug: show the full traceback of an error.
+      distributed: several processes that share the work, each started with this command.
     """
 
     workdir: Annotated[str, tyro.conf.arg(metavar="DIR")]
@@ -71,6 +74,7 @@ class RecommendArguments:
     portion: int = 50_000
     cache: bool = True
     debug: bool = False
+    distributed: DistributedConfig = DistributedConfig()
 
     def __post_init__(self):
         for name in ("k", "portion", "num_samples"):
@@ -84,9 +88,10 @@ def main(argv: list[str]) -> int:
     """Recommends and writes; returns the exit code."""
     arguments = tyro.cli(RecommendArguments, prog="python experiments/recommend.py", args=argv)
     list_format(Path(arguments.out))  # before any work
+    distributed.initialise(arguments.distributed)
     if arguments.cache:
         keep_compiled_programs()
-    console = make_console()
+    console = make_console(quiet=distributed.process_number() > 0)
     run = jaxrec.load(arguments.workdir)
     source = dataclasses.replace(
         run.config.data,
@@ -106,7 +111,8 @@ def main(argv: list[str]) -> int:
         candidates = read_candidates(Path(arguments.candidates))
         known_items(candidates, catalogue, on_unknown=arguments.on_unknown, what="candidates")
     start = time.monotonic()
-    rows = write_lists(Path(arguments.out), lists_by_portion(console, run, log, candidates, arguments))
+    lists = lists_by_portion(console, run, log, candidates, arguments)
+    rows = write_lists(Path(arguments.out), lists) if processes.is_main() else sum(map(len, lists))
     seconds = time.monotonic() - start
     say(
         console,

@@ -14,7 +14,7 @@ from rich.markup import escape
 from tables import print_metrics, print_recommendations, user_histories
 
 import jaxrec
-from jaxrec import artifact, distributed
+from jaxrec import artifact, distributed, processes
 from jaxrec.config import Config
 from jaxrec.data.source import SIMULATED, load_split, simulated_process
 from jaxrec.data.splits import Split
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
         keep_compiled_programs()
     console = make_console(quiet=distributed.process_number() > 0)
     with DownloadBar(console, config.data.source) as bar:
-        split = distributed.main_first(lambda: load_split(config.data, progress=bar))
+        split = processes.main_first(lambda: load_split(config.data, progress=bar))
     say(console, f"[bold]data[/] {escape(describe_split(split))}")
     say(console, f"[bold]run[/]  {escape(str(workdir))}: {describe_model(config)}")
     counter = StepCounter()
@@ -133,13 +133,13 @@ def show_results(console: Console, run: jaxrec.Run, split: Split, name: str) -> 
             console,
             f"NDCG@10 {results[name]['ndcg@10']:.4f}, 95 % interval over users {low:.4f} to {high:.4f}",
         )
-    if run.config.data.source == SIMULATED and exclude_seen and distributed.is_main():
+    if run.config.data.source == SIMULATED and exclude_seen and processes.is_main():
         show_oracle(console, run.config, split, results[name]["ndcg@10"])
     if run.training_seconds:
         say(console, f"trained in {run.training_seconds:.0f} s, evaluations included")
     users = split.targets("test").users[:SHOWN_USERS]
     print_recommendations(console, run, split, users)
-    if distributed.is_main():
+    if processes.is_main():
         write_histories(run.workdir / EXAMPLE_HISTORIES, split, users)
     say(console, f"\nthe run is in {escape(str(run.workdir))}; next you may type")
     say(console, f"  {command('evaluate.py', run.workdir)} --split test --no-exclude-seen")

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxrec import distributed
+from jaxrec import processes
 from jaxrec.config import Config, config_to_json, differences, read_config
 from jaxrec.recommender import Recommender
 from jaxrec.sharding import available_mesh, param_shardings
@@ -62,7 +62,7 @@ def writing(directory: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically: the file is the old one or the new one, never half of it. Only process 0 does."""
-    if not distributed.is_main():
+    if not processes.is_main():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -117,7 +117,7 @@ def prepare(workdir: Path, config: Config, split: "Split", item_counts: np.ndarr
                 np.save(workdir / COUNTS, item_counts)
             write_json(workdir / DATA, card)
 
-    distributed.on_main(check_and_write)
+    processes.on_main(check_and_write)
 
 
 def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ def write(
         write_json(workdir / DATA, data)
 
     with writing(workdir):
-        distributed.on_main(write_facts)
+        processes.on_main(write_facts)
         save_params(workdir / WEIGHTS, params)
 
 

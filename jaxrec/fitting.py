@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrec import artifact, distributed
+from jaxrec import artifact, processes
 from jaxrec.config import Config, config_to_json, differences
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.recommender import Recommender
@@ -50,8 +50,8 @@ def fit(
     recommender = dataclasses.replace(config.model, num_items=log.num_items)
     item_counts = split.train_item_counts()
     settings = {"config": config_to_json(config), "data": artifact.data_card(split)}
-    distributed.check_same("settings or data", settings, differences)
-    if workdir is None and distributed.several() and not isinstance(recommender, PopularityRecommender):
+    processes.check_same("settings or data", settings, differences)
+    if workdir is None and processes.several() and not isinstance(recommender, PopularityRecommender):
         raise ValueError(
             "several processes write their checkpoints together; give a workdir that all can reach"
         )
@@ -141,7 +141,7 @@ def _trainer(
         evaluate=validation_function(config, recommender, split),
         seed=config.seed,
         reporter=Several(JsonLines(directory / artifact.METRICS), reporter or Silent())
-        if distributed.is_main()
+        if processes.is_main()
         else Silent(),
     )
 

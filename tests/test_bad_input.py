@@ -245,6 +245,7 @@ def replace_part(small_runs, tmp_path, part):
     return mixed
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_model(small_runs, tmp_path, capsys):
     mixed = replace_part(small_runs, tmp_path, "checkpoints")
     data_flags = ("--data.simulated-users", 60, "--data.simulated-items", 40, "--data.min-user", 1)
@@ -260,6 +261,7 @@ def test_weights_of_another_model(small_runs, tmp_path, capsys):
     assert_one_sentence(told, str(mixed / "weights"), "another configuration")
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_has_a_code_of_its_own(tmp_path, capsys):
     told = run_here(
         "train.py",

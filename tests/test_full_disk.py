@@ -91,6 +91,7 @@ def whole(split):
     return jaxrec.fit(CONFIG, split)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evaluation", [2, 4])
 def test_training_ends_with_one_sentence_and_goes_on_when_there_is_space(split, whole, tmp_path, evaluation):
     """Orbax's threads fail; the failure comes out at the next save, or at the end (evaluation 4 is the last)."""

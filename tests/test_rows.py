@@ -74,6 +74,7 @@ def test_losses_of_the_parts_add_up(loss):
     np.testing.assert_allclose([jnp.sum(part) for part in parts], whole, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

@@ -18,7 +18,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from jaxrec import distributed
+from jaxrec import processes
 from jaxrec.mesh import ParallelConfig, make_mesh
 from jaxrec.sharding import WHOLE, place
 from jaxrec.train.checksum import checksum
@@ -188,7 +188,7 @@ class Checkpoints:
                 restored = self.restore(step, state, data)
             except Exception as found:  # Orbax, tensorstore and Grain raise many kinds for a damaged file
                 error = found
-            error = distributed.all_or_none(error)
+            error = processes.all_or_none(error)
             if error is None:
                 return restored
             reason = f"{self.directory / str(step)}: {str(error).splitlines()[0][:300]}"
@@ -232,12 +232,12 @@ def save_params(directory: str | Path, params: Params) -> None:
         new.rename(directory)
         shutil.rmtree(former, ignore_errors=True)
 
-    distributed.on_main(replace)
+    processes.on_main(replace)
 
 
 def _of_all_processes(params: Params) -> Params:
     """Parameters that Orbax can write: it refuses arrays that each of several processes has for itself."""
-    if not distributed.several() or not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
+    if not processes.several() or not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
         return params
     return place(params, make_mesh(ParallelConfig()), WHOLE)
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 
-from jaxrec import distributed
+from jaxrec import processes
 from jaxrec.batch import SequenceBatch
 from jaxrec.data.on_device import DeviceCall, DeviceLog, fits_on_device
 from jaxrec.data.pipeline import CallIterator, CallSource
@@ -85,7 +85,7 @@ def make_feed(source: Source, items: np.ndarray, plan: WindowPlan, placement: Pl
     Raises:
       ValueError: ``pmap`` is asked for in several processes.
     """
-    if distributed.several() and placement.config.mode == "pmap":
+    if processes.several() and placement.config.mode == "pmap":
         raise ValueError("parallel.mode=pmap trains in one process; take mode=jit for several")
     if source == "device" or (source == "auto" and fits_on_device(len(items), plan)):
         return DeviceFeed(items, plan, placement)

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrec import distributed
+from jaxrec import processes
 from jaxrec.data.windows import WindowPlan
 from jaxrec.recommender import Recommender
 from jaxrec.sharding import WHOLE, place
@@ -143,7 +143,7 @@ class Trainer:
           seed: of initialisation and of the steps' keys.
           reporter: told of the progress.
         """
-        distributed.connect(placement.mesh)
+        processes.connect(placement.mesh)
         self.plan, self.config, self.placement = plan, config, placement
         self.checkpoints, self.evaluate = checkpoints, evaluate
         self.reporter = reporter or Silent()
@@ -166,7 +166,7 @@ class Trainer:
             self.progress = Progress(**record)
             self.feed.seek(self.progress.call)
         self._pending: dict[str, Any] | None = None
-        self._poll = distributed.Poll()
+        self._poll = processes.Poll()
         self._asked: Any = None
         self._stop = 0
         self._save_is_due = False
@@ -228,7 +228,7 @@ class Trainer:
         self._pending = metrics
         self.progress.call += 1
         minutes = (time.monotonic() - self._last_checkpoint) / 60
-        due = minutes > self.config.checkpoint_minutes and distributed.is_main()
+        due = minutes > self.config.checkpoint_minutes and processes.is_main()
         self._asked = self._poll.ask(stop.number, due)
         if not self._poll.shared:
             self._hear()
@@ -274,7 +274,7 @@ class Trainer:
         score = None
         if self.evaluate is not None:
             found = self.evaluate(self.state.params)
-            metrics = distributed.from_main({name: float(value) for name, value in found.items()})
+            metrics = processes.from_main({name: float(value) for name, value in found.items()})
             score = metrics[SELECTION_METRIC]
             better = score > progress.best_score
             progress.best_score = max(score, progress.best_score)

@@ -139,6 +139,7 @@ def test_slices_of_rows_make_the_whole_batch():
     np.testing.assert_array_equal(whole.weights, np.concatenate([part.weights for part in parts], axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["all", "last"])
 def test_cutting_on_the_device_gives_the_same_windows(positions):
     items, offsets = make_log(np.random.default_rng(4).integers(0, 60, 100))

@@ -40,6 +40,7 @@ def check_record(record):
     assert any(character.isdigit() for character in figure)
 
 
+@pytest.mark.slow
 def test_training_measures_the_loop_and_each_bucket(quick):
     loop, epoch, *steps = rows_of(quick, "training")
     for record in (loop, epoch, *steps):
@@ -78,6 +79,7 @@ def check_epoch(quick, results, steps):
     )
 
 
+@pytest.mark.slow
 def test_batches_made_on_the_device_train_the_same_windows(quick):
     quick = dataclasses.replace(quick, feeds=("device",), steps=(1,), batch_targets=(128,), max_length=4)
     (case,) = sections.SECTIONS["training"].cases(quick)
@@ -160,6 +162,7 @@ def test_softmax_holds_its_limits_or_says_so(quick):
     assert "NOT held" in sections.SECTIONS["softmax"].describe(case, results)[1]
 
 
+@pytest.mark.slow
 def test_diffusion_measures_training_and_the_reverse_process(quick):
     quick = dataclasses.replace(quick, repeats=1, one_user_repeats=2, max_length=4)
     number = [case["preset"] for case in sections.SECTIONS["diffusion"].cases(quick)].index(

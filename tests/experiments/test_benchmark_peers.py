@@ -81,6 +81,7 @@ def test_a_peer_that_is_not_installed_is_told_in_one_line(quick, monkeypatch):
     assert "for that Python" in row["skipped"]
 
 
+@pytest.mark.slow
 def test_our_own_figures(quick):
     quick = dataclasses.replace(quick, one_user_repeats=3)
     ours = peers.measure_ours(dataclasses.asdict(quick), peers.cases(quick)[0])

@@ -55,6 +55,7 @@ def content(folder):
     return json.loads((folder / "results" / "compare-toys.json").read_text())
 
 
+@pytest.mark.slow
 def test_every_run_has_its_config_card_and_figures(content):
     runs = {(run["name"], run["seed"]): run for run in content["runs"]}
     both = [(name, seed) for name in ("random", "sasrec", "simple") for seed in (0, 1)]
@@ -71,6 +72,7 @@ def test_every_run_has_its_config_card_and_figures(content):
     assert runs["sasrec", 0]["command"].startswith("python experiments/train.py --config ")
 
 
+@pytest.mark.slow
 def test_means_and_groups_are_those_of_the_runs(content):
     part = content["protocols"]["seen-excluded"]
     scores = [
@@ -90,6 +92,7 @@ def test_means_and_groups_are_those_of_the_runs(content):
     assert "paired" not in part["models"]["sasrec"]
 
 
+@pytest.mark.slow
 def test_times_are_relative_to_the_baseline(content):
     models = content["timing"]["models"]
     assert set(models) == {"sasrec", "simple"}
@@ -99,6 +102,7 @@ def test_times_are_relative_to_the_baseline(content):
         assert models["simple"][f"{what}_ratio"] == pytest.approx(own / base, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_writes_tables_and_plots(content, folder):
     text = (folder / "results" / "compare-toys.md").read_text()
     for words in ("Seen items excluded", "Seen items included", "| popularity |", "item coverage", "history"):
@@ -109,6 +113,7 @@ def test_writes_tables_and_plots(content, folder):
         assert path.name in text
 
 
+@pytest.mark.slow
 def test_finished_runs_are_only_read(content, folder, capsys):
     again = compare(folder, "--seeds", "0", "--timing-rounds", "0", "--baseline", "simple", capsys=capsys)
     assert again.code == 0, again.err
@@ -134,6 +139,7 @@ def test_a_signal_before_the_loop_listens_reaches_it_once():
         assert inner.number == outer.number == signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_directory_of_another_model_is_refused(content, folder, capsys):
     changed = compare(
         folder, "--seeds", "0", "--set", "sasrec.model.num_layers=1", "--timing-rounds", "0", capsys=capsys
@@ -141,6 +147,7 @@ def test_a_directory_of_another_model_is_refused(content, folder, capsys):
     assert_one_sentence(changed, "sasrec-seed0", "model.num_layers", "choose another workdir")
 
 
+@pytest.mark.slow
 def test_feeds_the_table_of_the_readme(content, tmp_path):
     (tmp_path / "compare-toys.json").write_text(json.dumps(content))
     readme = tmp_path / "README.md"

@@ -22,6 +22,7 @@ def first(tmp_path_factory):
     return folder, run_apart("train.py", *SMALL, "--train.epochs", 4, cwd=folder)
 
 
+@pytest.mark.slow
 def test_shows_metrics_beside_popularity_the_best_possible_and_lists(first):
     folder, outcome = first
     assert outcome.code == 0, outcome.err
@@ -43,6 +44,7 @@ def test_shows_metrics_beside_popularity_the_best_possible_and_lists(first):
     assert title.split()[0] in outcome.out
 
 
+@pytest.mark.slow
 def test_leaves_a_run_and_says_what_to_type_next(first):
     folder, outcome = first
     run = folder / "runs" / "vgenatt-demo-simulated-seed0"
@@ -73,6 +75,7 @@ def test_leaves_a_run_and_says_what_to_type_next(first):
         pytest.fail(f"no command to type next in {outcome.out}")
 
 
+@pytest.mark.slow
 def test_running_again_shows_the_same_results_without_training(first, capsys):
     folder, outcome = first
     workdir = folder / "runs" / "vgenatt-demo-simulated-seed0"
@@ -85,6 +88,7 @@ def test_running_again_shows_the_same_results_without_training(first, capsys):
     assert [line.split() for line in figures] == [line.split() for line in repeated]
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on(first, capsys):
     folder, _ = first
     workdir = folder / "runs" / "vgenatt-demo-simulated-seed0"
@@ -93,6 +97,7 @@ def test_more_epochs_go_on(first, capsys):
     assert "going on from step" in more.out
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_in_one_sentence(first, capsys, monkeypatch):
     folder, _ = first
     workdir = folder / "runs" / "vgenatt-demo-simulated-seed0"
@@ -110,6 +115,7 @@ def test_a_full_disk_is_told_in_one_sentence(first, capsys, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_another_model_in_the_same_workdir_is_refused(first, capsys):
     folder, _ = first
     workdir = folder / "runs" / "vgenatt-demo-simulated-seed0"
@@ -126,6 +132,7 @@ def test_popularity_needs_no_training(tmp_path, capsys):
     assert headings == [["metric", "@5", "@10", "@20"]]  # one model, not popularity beside itself
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
     arguments = [*SMALL, "--train.epochs", "100000", "--train.patience", "100000", "--workdir", "run"]
     command = [sys.executable, str(EXPERIMENTS / "train.py"), *arguments]

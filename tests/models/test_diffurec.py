@@ -121,6 +121,7 @@ def test_rows_of_weight_zero_and_other_columns_do_not_count():
     np.testing.assert_array_equal(same.total, loss_and_gradient(params, batch, KEY)[0][1].total)
 
 
+@pytest.mark.slow
 def test_learns_a_rule():
     """The next item is the last one plus one, whatever came before: learned to near certainty."""
     model = dataclasses.replace(SMALL, width=32, num_layers=1, uncertainty=0.001, dropout_rate=0.0)

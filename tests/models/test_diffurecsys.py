@@ -54,6 +54,7 @@ def encoded_history(model, params, items):
     return encode(params, items)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cross", ["softmax", "linear"])
 @pytest.mark.parametrize("form", ["per-prefix", "history-cached"])
 def test_query_against_numpy(form, cross):
@@ -110,6 +111,7 @@ def loss_and_gradient(model, params, batch, key=KEY):
     return run(params, batch, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "cross"), [("per-prefix", "linear"), ("history-cached", "none"), ("history-cached", "softmax")]
 )

@@ -37,6 +37,7 @@ def test_it_is_a_recommender():
     assert not MODEL.stochastic
 
 
+@pytest.mark.slow
 def test_scores_are_negative_distances_up_to_a_constant_of_the_history():
     query, items = MODEL.query(PARAMS, ITEMS, jax.random.key(0)), MODEL.items(PARAMS)
     assert query.shape == (2, 17)

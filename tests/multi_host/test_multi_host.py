@@ -21,8 +21,10 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import polars as pl
 import pytest
 from command_line import EXPERIMENTS, environment, experiment
+from polars.testing import assert_frame_equal
 
 import jaxrec
 from jaxrec.data.source import DataConfig
@@ -228,6 +230,43 @@ def test_another_number_of_processes_goes_on_to_the_same_end(finished, undisturb
         for path in (workdir, undisturbed)
     ]
     np.testing.assert_allclose(metrics[0]["ndcg@10"], metrics[1]["ndcg@10"], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_and_recommend_like_one(undisturbed, tmp_path):
+    histories = tmp_path / "histories.csv"
+    histories.write_text("user_id,item_id\n" + "".join(f"{user},{user + 3}\n" for user in range(5)))
+    evaluate = [str(EXPERIMENTS / "evaluate.py"), "--workdir", str(undisturbed), "--no-popularity"]
+    recommend = [
+        str(EXPERIMENTS / "recommend.py"),
+        "--workdir",
+        str(undisturbed),
+        "--histories",
+        str(histories),
+    ]
+    for name, script in {"evaluation.json": evaluate, "lists.csv": recommend}.items():
+        for count in (1, 2):
+            folder = tmp_path / f"{name}-{count}"
+            folder.mkdir()
+            command = [*script, "--out", str(folder / name)]
+            if count > 1:
+                command += ["--distributed.coordinator", f"localhost:{free_port()}"]
+                command += [f"--distributed.processes={count}"]
+            numbers = (
+                [[f"--distributed.process-index={index}"] for index in range(count)] if count > 1 else [[]]
+            )
+            with launched([[*command, *number] for number in numbers], 2 // count, folder) as running:
+                ended = wait(running, folder)
+            assert [one.code for one in ended] == [0] * count, ended
+            said = [[line for line in one.out.splitlines() if not line.startswith("[Gloo]")] for one in ended]
+            assert [bool(lines) for lines in said] == [True, False][:count], said
+    results = [
+        json.loads((tmp_path / f"evaluation.json-{count}/evaluation.json").read_text()) for count in (1, 2)
+    ]
+    np.testing.assert_allclose(results[0]["ndcg@10"], results[1]["ndcg@10"], rtol=1e-6)
+    lists = [pl.read_csv(tmp_path / f"lists.csv-{count}/lists.csv") for count in (1, 2)]
+    assert len(lists[0]) == 50
+    assert_frame_equal(*lists, rel_tol=1e-5)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from pathlib import Path
 from console import run_script
 
 import jaxrec
-from jaxrec import distributed
+from jaxrec import distributed, processes
 from jaxrec.config import Config, read_config
 from jaxrec.data.source import load_split
 from jaxrec.distributed import DistributedConfig
@@ -55,15 +55,15 @@ def main(argv: list[str]) -> int:
     changes = dict(word.split("=") for word in rest if "=" in word)
     others = [word for word in rest if "=" not in word]
     if others:
-        coordinator, processes, index = others
-        distributed.initialise(DistributedConfig(coordinator, int(processes), int(index), timeout=60.0))
+        coordinator, count, index = others
+        distributed.initialise(DistributedConfig(coordinator, int(count), int(index), timeout=60.0))
     course = Course(float(changes.pop("pause", 0.0)))
     config = changed(read_config(config_file), changes)
     run = jaxrec.fit(config, load_split(config.data), workdir, reporter=course)
     if run.interrupted:
         return 128 + run.interrupted
     run.evaluate("test")
-    if distributed.is_main():
+    if processes.is_main():
         Path(f"{workdir}.json").write_text(json.dumps(course.calls))
     return 0
 

@@ -49,6 +49,7 @@ def run(model, params, history, items, x_t, t, normal, previous=None, last_only=
     return run_jitted(model, last_only, params, history, items, x_t, t, normal, previous)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cross", ["none", "softmax", "linear"])
 def test_prefix_approximator_against_numpy(cross):
     model = PrefixApproximator(**SIZES, cross_attention=cross, scale=0.3)
@@ -69,6 +70,7 @@ def test_prefix_approximator_against_numpy(cross):
         np.testing.assert_allclose(ours[row, 0], theirs, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cross", ["none", "softmax", "linear"])
 def test_target_approximator_against_numpy(cross):
     """All positions at once are each what one prefix gives, and the last is what inference gives."""

@@ -47,6 +47,7 @@ def constant_denoiser(params, rows):
     return params | {"denoiser": denoiser}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddim", "ddpm"])
 @pytest.mark.parametrize("num_steps", [1, 2, 4])
 def test_reverse_process_ends_at_the_estimate(kind, num_steps):

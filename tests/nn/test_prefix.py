@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxrec.nn.prefix import PrefixSummary, half_life_initializer, linear_recurrence
 
@@ -18,6 +19,7 @@ def test_recurrence_equals_a_loop():
     np.testing.assert_allclose(states, np.stack(expected, 1), rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_recurrence_gradient_equals_that_of_a_scan():
     def by_scan(decay, inputs):
         def step(state, value):

@@ -87,6 +87,7 @@ def test_mean_at_inference_noise_in_training():
     np.testing.assert_allclose(noisy.weights, quiet.weights, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_samples_on_request_spread_around_the_mean():
     module, params = make(sample_at_inference=True)
     draws = jax.vmap(lambda seed: run(module, params, seed=seed)[0].logits)(jnp.arange(64))

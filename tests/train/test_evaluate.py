@@ -51,6 +51,7 @@ def slow_scores(params, items, rows, exclude_seen):
     return scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exclude_seen", "batch_size", "chunk"), [(True, 50, None), (True, 1000, 100), (False, 64, 128)]
 )

@@ -89,6 +89,7 @@ def assert_same(first, second):
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
+@pytest.mark.slow
 def test_loss_falls_and_best_is_last_without_evaluation(tmp_path):
     recorder = Recorder()
     result = run(tmp_path / "run", epochs=8, reporter=recorder)
@@ -99,6 +100,7 @@ def test_loss_falls_and_best_is_last_without_evaluation(tmp_path):
     assert all(record["targets_per_second"] > 0 for record in recorder.step_records)
 
 
+@pytest.mark.slow
 def test_two_halves_make_a_whole(tmp_path):
     whole = run(tmp_path / "whole", epochs=4)
     run(tmp_path / "halves", epochs=2)
@@ -107,6 +109,7 @@ def test_two_halves_make_a_whole(tmp_path):
     assert_same(whole.params, halves.params)
 
 
+@pytest.mark.slow
 def test_windows_cut_on_the_device_train_the_same_model(tmp_path):
     whole = run(tmp_path / "grain", epochs=4)
     device = run(tmp_path / "device", epochs=4, source="device")
@@ -130,6 +133,7 @@ def test_early_stopping_returns_the_best(tmp_path):
     assert result.step == recorder.evaluations[1]["step"]
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_a_second_run_goes_on(tmp_path):
     whole = run(tmp_path / "whole", epochs=4)
 
