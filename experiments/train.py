@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     with DownloadBar(console, config.data.source) as bar:
         split = processes.main_first(lambda: load_split(config.data, progress=bar))
     say(console, f"[bold]data[/] {escape(describe_split(split))}")
-    say(console, f"[bold]run[/]  {escape(str(workdir))}: {describe_model(config)}")
+    say(console, f"[bold]run[/]  {escape(str(workdir))}: {describe_model(config, arguments.preset)}")
     counter = StepCounter()
     run = jaxrec.fit(config, split, workdir, reporter=Several(counter, *reporters(console, workdir)))
     if run.interrupted:
@@ -109,12 +109,12 @@ def describe_split(split: Split) -> str:
     )
 
 
-def describe_model(config: Config) -> str:
-    """The model of a config in one line."""
+def describe_model(config: Config, preset: str) -> str:
+    """The model of a config in one line, under the preset's name if it has one."""
     model = config.model
-    facts = [type(model).__name__]
+    facts = [preset] if preset else [type(model).__name__.removesuffix("Recommender")]
     if hasattr(model, "attention"):
-        facts.append(f"{type(model.attention).__name__} attention")
+        facts.append(f"attention {type(model.attention).__name__}")
     facts += [f"{name} {getattr(model, name)}" for name in ("width", "num_layers") if hasattr(model, name)]
     return ", ".join(facts) + f", seed {config.seed}"
 

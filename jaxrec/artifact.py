@@ -43,6 +43,9 @@ CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = (
     "weights",
 )
 CHECKPOINTS, METRICS, EVALUATIONS = "checkpoints", "metrics.jsonl", "evaluations"
+DECISIVE_TRAIN_FIELDS = frozenset(
+    f"train.{name}" for name in ("batch_targets", "steps_per_call", "length_buckets", "random_bits")
+)
 DECAYS_OVER_ALL_EPOCHS = ("cosine", "linear")  # the rate at a step depends on the number of epochs
 
 
@@ -133,7 +136,7 @@ def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
     changed += [
         line
         for line in differences(former.get("train"), now["train"], "train")
-        if line.split(":")[0] in ("train.batch_targets", "train.steps_per_call", "train.length_buckets")
+        if line.split(":")[0] in DECISIVE_TRAIN_FIELDS
     ]
     if changed:
         raise ValueError(

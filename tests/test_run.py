@@ -210,6 +210,10 @@ def test_another_configuration_is_refused(run, split):
     wider = dataclasses.replace(MODEL, width=32)
     with pytest.raises(ValueError, match=r"another configuration \(model.width: 16 there, 32 here\)"):
         jaxrec.fit(dataclasses.replace(small_config(), model=wider), split, run.workdir)
+    config = small_config()
+    other_keys = dataclasses.replace(config, train=dataclasses.replace(config.train, random_bits="rbg"))
+    with pytest.raises(ValueError, match=r"another configuration \(train.random_bits: 'threefry2x32' there"):
+        jaxrec.fit(other_keys, split, run.workdir)
 
 
 @pytest.mark.parametrize(("decay", "refused"), [("cosine", True), ("linear", True), ("step", False)])

@@ -221,7 +221,7 @@ def save_params(directory: str | Path, params: Params) -> None:
       OSError: they cannot be written; a former version is kept.
     """
     directory = Path(directory).resolve()
-    new, former = (directory.with_name(directory.name + end) for end in (".partial", ".former"))
+    new, former = directory.with_name(directory.name + ".partial"), _former(directory)
     with write_errors(), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(new, _of_all_processes(params), force=True)
 
@@ -235,6 +235,11 @@ def save_params(directory: str | Path, params: Params) -> None:
     processes.on_main(replace)
 
 
+def _former(directory: Path) -> Path:
+    """Where the former version lies while a new one takes its place."""
+    return directory.with_name(directory.name + ".former")
+
+
 def _of_all_processes(params: Params) -> Params:
     """Parameters that Orbax can write: it refuses arrays that each of several processes has for itself."""
     if not processes.several() or not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(params)):
@@ -245,10 +250,14 @@ def _of_all_processes(params: Params) -> Params:
 def load_params(directory: str | Path, like: Params) -> Params:
     """Reads parameters onto the devices, shapes and types of ``like`` (arrays or shapes).
 
+    If ``save_params`` was killed while it replaced them, these are the former ones.
+
     Raises:
       CheckpointError: the directory is missing, damaged, or of another model.
     """
     directory = Path(directory).resolve()
+    if not directory.exists() and _former(directory).exists():
+        directory = _former(directory)
     if not directory.exists():
         raise CheckpointError(f"no weights at {directory}; has the run finished an evaluation?")
     try:

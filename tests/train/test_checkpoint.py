@@ -114,6 +114,16 @@ def test_params_round_trip_and_replace(tmp_path):
     np.testing.assert_array_equal(loaded["a"], np.full((2, 2), 2.0))
 
 
+def test_former_params_stand_in_where_a_process_was_killed_between_them(tmp_path):
+    save_params(tmp_path / "weights", {"a": jnp.ones((2, 2))})
+    (tmp_path / "weights").rename(tmp_path / "weights.former")
+    like = {"a": jnp.zeros((2, 2))}
+    np.testing.assert_array_equal(load_params(tmp_path / "weights", like)["a"], np.ones((2, 2)))
+    save_params(tmp_path / "weights", {"a": jnp.full((2, 2), 2.0)})
+    np.testing.assert_array_equal(load_params(tmp_path / "weights", like)["a"], np.full((2, 2), 2.0))
+    assert not (tmp_path / "weights.former").exists()
+
+
 def test_missing_and_foreign_params(tmp_path):
     with pytest.raises(CheckpointError, match="no weights"):
         load_params(tmp_path / "none", {"a": jnp.zeros(2)})
