@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 import jaxrec
 from benchmarks.dataset import Arrays
@@ -20,6 +21,7 @@ from jaxrec.bulk import ListRequest, trained_items
 from jaxrec.config import Config
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.recommender import Recommender
+from jaxrec.sharding import available_mesh, place_params
 from jaxrec.typing import Params
 
 if TYPE_CHECKING:
@@ -77,10 +79,14 @@ def array_rows(
     recommender: Recommender,
     params: Params,
 ) -> Iterator[Row]:
-    """Bulk and one user, from arrays to arrays."""
+    """Bulk, on all devices of the config, and one user, on one; from arrays to arrays."""
     users = min(settings.bulk_users or arrays.num_users, arrays.num_users)
     bulk = {**case, "part": "bulk", "batch_size": config.evaluation.batch_size}
-    yield bulk_row(settings, bulk, users, lambda: _bulk(config, recommender, params, arrays, users))
+    mesh = available_mesh(config.parallel)
+    placed = params if mesh is None else place_params(params, mesh)
+    if mesh is not None:
+        bulk["devices"] = mesh.size
+    yield bulk_row(settings, bulk, users, lambda: _bulk(config, recommender, placed, arrays, users, mesh))
     histories = some_histories(arrays, settings.one_user_repeats)
     yield one_user_row({**case, "part": "one user"}, histories, _one_user(recommender, params, arrays))
 
@@ -111,7 +117,7 @@ def one_user_row(case: dict[str, Any], histories: list, recommend: Callable[[Any
 
 
 def _bulk(
-    config: Config, recommender: Recommender, params: Params, arrays: Arrays, users: int
+    config: Config, recommender: Recommender, params: Params, arrays: Arrays, users: int, mesh: Mesh | None
 ) -> jaxrec.TopK:
     return jaxrec.recommend_histories(
         recommender,
@@ -121,6 +127,7 @@ def _bulk(
         ListRequest(k=K, batch_size=config.evaluation.batch_size),
         item_counts=arrays.item_counts(),
         key=jax.random.key(config.seed),
+        mesh=mesh,
     )
 
 

@@ -26,7 +26,6 @@ from jaxrec.recommender import Recommender
 from jaxrec.train.logging import Silent
 from jaxrec.train.optimizer import make_optimizer
 from jaxrec.train.parallel import Placement
-from jaxrec.train.state import create_state
 
 NEEDS: tuple[str, ...] = ()
 DETAILS: tuple[str, ...] = ("step",)
@@ -242,7 +241,7 @@ def time_step(
     else:
         inputs = placement.put_batches(host)
     key = jax.device_put(jax.random.key(1, impl=config.train.random_bits), placement.replicated)
-    state = placement.put_state(create_state(recommender, optimizer, jax.random.key(0)))
+    state = placement.create_state(recommender, optimizer, jax.random.key(0))
     step = placement.compile_step(recommender, optimizer, on_device=on_device)
     start = time.perf_counter()
     if hasattr(step, "lower"):

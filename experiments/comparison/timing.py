@@ -18,7 +18,6 @@ from jaxrec.config import Config
 from jaxrec.recommender import Recommender
 from jaxrec.train.optimizer import make_optimizer
 from jaxrec.train.parallel import Placement
-from jaxrec.train.state import create_state
 
 if TYPE_CHECKING:
     from jaxrec.data.splits import Split
@@ -88,7 +87,7 @@ class _Timer:
             config.optimizer, steps_per_epoch=plan.calls_per_epoch * plan.steps, total_steps=10_000
         )
         self.key = jax.device_put(jax.random.key(1, impl=config.train.random_bits), placement.replicated)
-        self.state = placement.put_state(create_state(recommender, optimizer, jax.random.key(0)))
+        self.state = placement.create_state(recommender, optimizer, jax.random.key(0))
         self.step = placement.compile_step(recommender, optimizer)
         first_call = [
             next(index for index in itertools.count() if plan.call(index).bucket == bucket)
