@@ -38,6 +38,7 @@ from jaxrec.nn.diffusion_attention import DiffusionAttention
 from jaxrec.recommender import table_rows
 from jaxrec.sharding import USERS, WHOLE, available_mesh, constrain, place, place_params, place_rows
 from jaxrec.train.evaluate import evaluate
+from jaxrec.train.ranking import ListFacts, RankSettings, rank_users, zero_counts
 
 NUM_ITEMS, MAX_LENGTH, USER_COUNT = 300, 8, 45
 SIZES = {
@@ -210,19 +211,19 @@ def gathered_rows(compiled_text: str) -> list[int]:
 
 def gathers(model, params, histories, mesh: Mesh) -> dict[str, np.ndarray]:
     """Leading dimensions of what the programs of evaluation and ``recommend`` gather."""
-    ranking = importlib.import_module("jaxrec.train.evaluate")
+    evaluation = importlib.import_module("jaxrec.train.evaluate")
     lists = importlib.import_module("jaxrec.recommend")
     params, key = place_params(params, mesh), place(jax.random.key(0), mesh, WHOLE)
-    table = ranking._table(model, params, mesh)
+    table = evaluation._table(model, params, mesh)
     rows = place_rows(histories, mesh)
-    settings = ranking._Settings(NUM_ITEMS, (5, 10), 0, None, mesh)
+    settings = RankSettings(NUM_ITEMS, (5, 10), 0, None, mesh)
     users = place((histories[:, -1], histories, np.ones(len(histories), np.float32)), mesh, USERS)
-    counts = ranking._zero_counts(settings, table.shape[0])
-    query = ranking._query(model, params, rows, key, 1, mesh)
+    counts = zero_counts(settings, table.shape[0])
+    query = evaluation._query(model, params, rows, key, 1, mesh)
     programs = {
-        "_table": ranking._table.lower(model, params, mesh),
-        "_query": ranking._query.lower(model, params, rows, key, 1, mesh),
-        "_rank": ranking._rank.lower(settings, query, table, ranking._ListFacts(None, None), *users, counts),
+        "_table": evaluation._table.lower(model, params, mesh),
+        "_query": evaluation._query.lower(model, params, rows, key, 1, mesh),
+        "rank_users": rank_users.lower(settings, query, table, ListFacts(None, None), *users, counts),
         "_recommend": lists._recommend.lower(
             model, lists._Settings(10, 1, False, None, mesh), params, rows, key, rows, None, None
         ),

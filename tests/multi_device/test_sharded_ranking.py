@@ -93,10 +93,10 @@ def test_the_table_is_never_gathered(results, model):
     found = dict(results[f"gathers {model}"]["2x4"])
     assert_array_equal(found.pop("part"), [96, 16])
     assert 384 in found.pop("the table itself")
-    assert found.keys() == {"_table", "_query", "_rank", "_recommend"}
+    assert found.keys() == {"_table", "_query", "rank_users", "_recommend"}
     for program, rows in found.items():
         assert max(rows, default=0) <= 40, program  # users
-    assert len(found["_rank"])
+    assert len(found["rank_users"])
 
 
 def test_a_run_on_eight_devices_is_the_same_on_one(results, folder):

@@ -16,7 +16,8 @@ from jaxrec.metrics import accuracy, rank_targets
 from jaxrec.recommend import recommend
 from jaxrec.recommender import table_rows
 from jaxrec.scoring import Catalogue, ChunkedScores
-from jaxrec.train.evaluate import count_competitors, evaluate
+from jaxrec.train.evaluate import evaluate
+from jaxrec.train.ranking import count_competitors
 
 NUM_ITEMS, WIDTH, MAX_LENGTH = 300, 4, 10
 BAG = BagRecommender(NUM_ITEMS, MAX_LENGTH, WIDTH)
