@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxrec.data.evaluation_batches import EvaluationBatch, history_batches
 from jaxrec.recommend import TopK, recommend
 from jaxrec.recommender import Recommender, table_rows
-from jaxrec.sharding import WHOLE, place, place_items, place_params, several_devices
+from jaxrec.sharding import WHOLE, place, place_items, place_params, several_devices, users_at_once
 from jaxrec.typing import Params, PRNGKey
 
 
@@ -23,7 +23,8 @@ class ListRequest:
       candidates: int32 ``[C]`` items to choose from; ``None`` is the catalogue.
       num_samples: draws averaged for a stochastic model.
       with_spread: whether the standard deviation of the scores over the samples is wanted.
-      batch_size: histories of one dispatch, of all devices together; rounded up to a multiple of them.
+      batch_size: histories of one dispatch, of all devices together; rounded up to a multiple of them. ``None``
+        chooses by the kind of device.
     """
 
     k: int
@@ -31,7 +32,7 @@ class ListRequest:
     candidates: np.ndarray | None = None
     num_samples: int = 1
     with_spread: bool = False
-    batch_size: int = 256
+    batch_size: int | None = None
 
 
 def trained_items(recommender: Recommender, item_counts: np.ndarray) -> np.ndarray:
@@ -90,7 +91,7 @@ def recommend_histories(
         offsets[:-1],
         offsets[1:],
         max_length=recommender.max_length,
-        batch_size=request.batch_size,
+        batch_size=users_at_once(request.batch_size, mesh),
         devices=1 if mesh is None else mesh.size,
     ):
         found = recommend(

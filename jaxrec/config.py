@@ -48,14 +48,15 @@ class EvaluationConfig:
     Attributes:
       exclude_seen: whether items of the whole history are left out of the ranking; also decides which
         validation NDCG@10 chooses the checkpoint.
-      batch_size: users of one batch.
+      batch_size: users of one dispatch, of all devices together; ``None`` takes 256 on CPUs, and 2,048 for each
+        device of another kind.
     """
 
     exclude_seen: bool = True
-    batch_size: int = 256
+    batch_size: int | None = None
 
     def __post_init__(self):
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"evaluation.batch_size must be at least 1, got {self.batch_size}")
 
 

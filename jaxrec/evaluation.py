@@ -37,7 +37,7 @@ def evaluate_split(
     *,
     exclude_seen: bool,
     key: PRNGKey,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     num_samples: int = 1,
     mesh: Mesh | None = None,
 ) -> Evaluation:

@@ -26,6 +26,8 @@ DATA_ROWS = PartitionSpec(DATA_AXIS)
 """Rows of a batch where they meet the item table: devices that hold the parts of one table see the same rows."""
 ITEM_ROWS = PartitionSpec(MODEL_AXIS)
 """Rows of the item table, and of what is known of each item."""
+CPU_USERS, ACCELERATOR_USERS = 256, 2048
+"""Users of one dispatch, unless a number is asked for: in all on CPUs, for each device of another kind."""
 
 
 def available_mesh(config: ParallelConfig) -> Mesh | None:
@@ -39,6 +41,15 @@ def available_mesh(config: ParallelConfig) -> Mesh | None:
     if count == 1:
         return None
     return mesh_of(count, math.gcd(config.model_devices, count))
+
+
+def users_at_once(batch_size: int | None, mesh: Mesh | None) -> int:
+    """Users of one dispatch, of all devices together: ``batch_size``, or for ``None`` as many as keep them busy."""
+    if batch_size is not None:
+        return batch_size
+    if jax.default_backend() == "cpu":  # beyond, a batch no longer fits the caches
+        return CPU_USERS
+    return ACCELERATOR_USERS * (1 if mesh is None else mesh.size)
 
 
 def several_devices(mesh: Mesh | None) -> Mesh | None:
@@ -156,4 +167,5 @@ __all__ = [
     "several_devices",
     "split_axis",
     "split_items",
+    "users_at_once",
 ]

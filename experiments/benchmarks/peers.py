@@ -20,6 +20,7 @@ from benchmarks.settings import Settings
 from benchmarks.timing import Times
 from jaxrec.config import Config
 from jaxrec.recommender import Recommender
+from jaxrec.sharding import available_mesh, users_at_once
 
 NEEDS: tuple[str, ...] = ("polars", "grain", "orbax")
 DETAILS: tuple[str, ...] = ()
@@ -156,7 +157,7 @@ def measure_theirs(
             "k": K,
             "bulk_users": settings.bulk_users or arrays.num_users,
             "single_users": min(settings.peer_users or settings.one_user_repeats, arrays.num_users // 2),
-            "recommend_batch": config.evaluation.batch_size,
+            "recommend_batch": users_at_once(config.evaluation.batch_size, available_mesh(config.parallel)),
             "device": "cuda" if device == "gpu" else "cpu",
         }
         done = subprocess.run(

@@ -21,7 +21,7 @@ from jaxrec.bulk import ListRequest, trained_items
 from jaxrec.config import Config
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.recommender import Recommender
-from jaxrec.sharding import available_mesh, place_params
+from jaxrec.sharding import available_mesh, place_params, users_at_once
 from jaxrec.typing import Params
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
     recommender, params = fresh(config, arrays)
     case = {**case, **arrays.card(), **sizes_of(recommender), "k": K}
     yield from array_rows(settings, case, config, arrays, recommender, params)
-    bulk = {**case, "part": "bulk, own ids", "batch_size": config.evaluation.batch_size}
+    at_once = users_at_once(config.evaluation.batch_size, available_mesh(config.parallel))
+    bulk = {**case, "part": "bulk, own ids", "batch_size": at_once}
     one = {**case, "part": "one user, own ids"}
     if arrays.split is None:
         yield from (skipped(part, "polars is not installed") for part in (bulk, one))
@@ -81,8 +82,8 @@ def array_rows(
 ) -> Iterator[Row]:
     """Bulk, on all devices of the config, and one user, on one; from arrays to arrays."""
     users = min(settings.bulk_users or arrays.num_users, arrays.num_users)
-    bulk = {**case, "part": "bulk", "batch_size": config.evaluation.batch_size}
     mesh = available_mesh(config.parallel)
+    bulk = {**case, "part": "bulk", "batch_size": users_at_once(config.evaluation.batch_size, mesh)}
     placed = params if mesh is None else place_params(params, mesh)
     if mesh is not None:
         bulk["devices"] = mesh.size

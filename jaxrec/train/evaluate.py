@@ -31,6 +31,7 @@ from jaxrec.sharding import (
     place_rows,
     several_devices,
     split_items,
+    users_at_once,
 )
 from jaxrec.train.evaluation_result import Evaluation, Group, summarise
 from jaxrec.train.ranking import ListFacts, RankSettings, rank_users, sum_counts, zero_counts
@@ -46,7 +47,7 @@ def evaluate(
     exclude_seen: bool = True,
     key: PRNGKey | None = None,
     num_samples: int = 1,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     cutoffs: Sequence[int] = CUTOFFS,
     with_lists: bool = True,
     item_counts: np.ndarray | None = None,
@@ -68,7 +69,8 @@ def evaluate(
       exclude_seen: whether items of the whole history are left out of the ranking.
       key: of a stochastic recommender; ``None`` is ``jax.random.key(0)``.
       num_samples: draws of a stochastic recommender's query that are averaged.
-      batch_size: users of one batch, of all devices together; rounded up to a multiple of them.
+      batch_size: users of one batch, of all devices together; rounded up to a multiple of them. ``None`` chooses
+        by the kind of device.
       cutoffs: the K of the metrics.
       with_lists: whether to make lists and judge them; without, only ranks and accuracy (faster).
       item_counts: ``[num_items + 1]`` occurrences in training, for novelty and popularity groups.
@@ -109,7 +111,7 @@ def evaluate(
         starts,
         positions,
         max_length=recommender.max_length,
-        batch_size=batch_size,
+        batch_size=users_at_once(batch_size, mesh),
         with_seen=exclude_seen,
         devices=1 if mesh is None else mesh.size,
     ):

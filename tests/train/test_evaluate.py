@@ -16,6 +16,7 @@ from jaxrec.metrics import accuracy, rank_targets
 from jaxrec.recommend import recommend
 from jaxrec.recommender import table_rows
 from jaxrec.scoring import Catalogue, ChunkedScores
+from jaxrec.sharding import users_at_once
 from jaxrec.train.evaluate import evaluate
 from jaxrec.train.ranking import count_competitors
 
@@ -234,3 +235,11 @@ def test_memory_at_a_million_items():
     ]
     compiled = jax.jit(ranks).lower(*arguments).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 2**27
+
+
+def test_users_of_one_dispatch(monkeypatch):
+    assert users_at_once(7, None) == 7
+    assert users_at_once(None, None) == 256
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    mesh = jax.sharding.AbstractMesh((2, 2), ("data", "model"))
+    assert [users_at_once(size, mesh) for size in (7, None)] == [7, 4 * 2048]
