@@ -137,12 +137,21 @@ def diffurecsys() -> Config:
 def diffurecsys_cached() -> Config:
     """DiffuRecSys in the form ``history-cached`` (our reading): the history is encoded once, all positions train.
 
+    Trained as ``sasrec`` is, with its small initial table and dropout.
+
     Command: ``python experiments/train.py --preset diffurecsys-cached --data FILE``
     """
-    return Config(
-        model=DiffuRecSysRecommender(form="history-cached", max_length=50, width=128, num_layers=2),
-        train=TrainConfig(epochs=300),
+    model = DiffuRecSysRecommender(
+        form="history-cached",
+        max_length=50,
+        width=128,
+        num_layers=2,
+        positions=True,
+        input_dropout_rate=0.5,
+        dropout_rate=0.5,
+        embedding_stddev=0.02,
     )
+    return dataclasses.replace(sasrec(), model=model)
 
 
 PRESETS: dict[str, Callable[[], Config]] = {

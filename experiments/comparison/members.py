@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -120,22 +121,24 @@ def _read_variants(path: Path) -> dict[str, Variant]:
             raise ValueError(
                 f'{path}: {name} must be {{"preset": ..., "set": {{path: value}}}}, got {entry!r}'
             )
-        _check_variant(name, entry["preset"], str(path))
+        _check_variant(name, entry["preset"], str(path), former=variants)
         changes = entry.get("set", {})
         if not isinstance(changes, dict):
             raise ValueError(f"{path}: {name}.set must be an object of paths and values, got {changes!r}")
-        variants[name] = Variant(entry["preset"], changes)
+        start = variants.get(entry["preset"], Variant(entry["preset"], {}))
+        variants[name] = Variant(start.preset, start.changes | changes)
     return variants
 
 
-def _check_variant(name: str, start: str, where: str) -> None:
+def _check_variant(name: str, start: str, where: str, former: Collection[str] = ()) -> None:
     if not NAME.fullmatch(name) or name in (*PRESETS, RANDOM, ALL):
         raise ValueError(
             f"{where}: a variant cannot be called {name!r}; take letters, digits, - and _, and no preset's name"
         )
-    if start not in PRESETS:
+    if start not in (*PRESETS, *former):
+        found = "which is no preset and no variant before it" if former else "which is no preset"
         raise ValueError(
-            f"{where}: {name} starts from {start!r}, which is no preset{nearest(start, PRESETS)}"
+            f"{where}: {name} starts from {start!r}, {found}{nearest(start, [*PRESETS, *former])}"
         )
 
 

@@ -6,7 +6,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from command_line import assert_one_sentence, experiment, run_here
+from command_line import EXPERIMENTS, assert_one_sentence, experiment, run_here
 
 from jaxrec.train.logging import Silent
 from jaxrec.train.loop import stop_signals
@@ -226,6 +226,26 @@ def test_sizes_are_equal_and_own_settings_win(tmp_path):
     assert own.attention.mechanism == "simple"
     assert own.dropout_rate == 0.1
     assert members["vgenatt"].config.model.penalties[0].coefficient == 0.5
+
+
+def test_a_variant_starts_from_one_before_it(tmp_path):
+    file = tmp_path / "variants.json"
+    first = {"preset": "sasrec", "set": {"model.dropout_rate": 0.1, "model.num_layers": 3}}
+    second = {"preset": "first", "set": {"model.num_layers": 1}}
+    file.write_text(json.dumps({"first": first, "second": second}))
+    model = make_members("--variants", str(file), "--presets", "second")["second"].config.model
+    assert (model.dropout_rate, model.num_layers) == (0.1, 1)
+    file.write_text(json.dumps({"second": second, "first": first}))
+    with pytest.raises(ValueError, match="second starts from 'first', which is no preset"):
+        make_members("--variants", str(file), "--presets", "second")
+
+
+@pytest.mark.parametrize(
+    "study", sorted((EXPERIMENTS / "studies").glob("*.json")), ids=lambda path: path.stem
+)
+def test_the_studies_can_be_compared(study):
+    names = list(json.loads(study.read_text()))
+    assert list(make_members("--variants", str(study), "--presets", ",".join(names)))[2:] == names
 
 
 @pytest.mark.parametrize(
