@@ -90,12 +90,14 @@ def read_record(
 def _settings(config: dict[str, Any]) -> dict[str, Any] | None:
     """What decides a run, with settings that are newer than the record at their defaults; ``None`` if unreadable.
 
-    The data may lie elsewhere now; its card says whether it is the same.
+    The data may lie elsewhere now; its card says whether it is the same. Devices and the users of a batch decide
+    how fast it is evaluated.
     """
     try:
         complete = config_to_json(config_from_json(config))
     except ValueError:
         return None
+    del complete["evaluation"]["batch_size"]
     return {name: value for name, value in complete.items() if name not in ("data", "parallel")}
 
 
