@@ -4,22 +4,19 @@ Every position carries its item's embedding plus a trace of the noised target, s
 estimate of one target: the last position's state.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrec.nn.cross_attention import (
-    CrossAttention,
-    CrossAttentionForm,
     Memory,
     dot_product_mix,
     merge_heads,
     split_heads,
 )
+from jaxrec.nn.denoising_parts import Approximator, ReadingBlock
 from jaxrec.nn.dropout import Dropout
-from jaxrec.nn.encoder import Activation, FeedForward
-from jaxrec.nn.target_signal import TargetSignal, Visibility
 from jaxrec.typing import Array, Dtype
 
 
@@ -55,58 +52,25 @@ class FusedSelfAttention(nn.Module):
         return nn.Dense(width, dtype=self.dtype, name="output")(merge_heads(mixed))
 
 
-class ApproximatorBlock(nn.Module):
-    """Cross-attention to the clean history (optional), self-attention, feed-forward; pre-norm.
+class ApproximatorBlock(ReadingBlock):
+    """Cross-attention to the clean history (optional), self-attention, feed-forward; see ``ReadingBlock``.
 
-    Dropout follows every sub-layer and the block itself, as in DiffuRec's code. The residual stream is
-    float32 whatever ``dtype`` is: in bfloat16 a signal of λ = 0.001 would be rounded away.
-
-    Attributes:
-      width: D.
-      num_heads: H.
-      hidden_width: of the feed-forward.
-      cross_attention: ``"none"``, ``"softmax"`` or ``"linear"``.
-      activation: of the feed-forward.
-      dropout_rate: everywhere in the block, in training.
-      dtype: compute type.
+    Dropout follows every sub-layer and the block itself, as in DiffuRec's code.
     """
 
-    width: int
-    num_heads: int
-    hidden_width: int
-    cross_attention: CrossAttentionForm = "none"
-    activation: Activation = "gelu"
-    dropout_rate: float = 0.0
-    dtype: Dtype = jnp.float32
-
     def setup(self):
-        if self.cross_attention != "none":
-            self.norm_cross = nn.LayerNorm(dtype=self.dtype)
-            self.cross = CrossAttention(
-                self.width, self.num_heads, self.cross_attention, self.dropout_rate, self.dtype
-            )
+        super().setup()
         self.norm_attention = nn.LayerNorm(dtype=self.dtype)
         self.attention = FusedSelfAttention(self.num_heads, self.dropout_rate, self.dtype)
-        self.norm_feed_forward = nn.LayerNorm(dtype=self.dtype)
-        self.feed_forward = FeedForward(self.hidden_width, self.activation, self.dropout_rate, self.dtype)
-        self.dropout = Dropout(self.dropout_rate)
-
-    def memory(self, history: Array, mask: Array) -> Memory | None:
-        """What the block keeps of the clean history ``[B, L, D]``; ``None`` without cross-attention."""
-        return None if self.cross_attention == "none" else self.cross.memory(history, mask)
 
     def __call__(
         self, hidden: Array, mask: Array, memory: Memory | None, *, train: bool, last_only: bool
     ) -> Array:
         """``hidden`` ``[B, L, D]`` under ``mask`` ``[B, 1, 1, L]``; ``[B, 1, D]`` with ``last_only``."""
-        if memory is not None:
-            mixed = self.cross(self.norm_cross(hidden), memory, train=train)
-            hidden = hidden + self.dropout(mixed, deterministic=not train)
+        hidden = self.read(hidden, memory, train=train)
         mixed = self.attention(self.norm_attention(hidden), mask, train=train, last_only=last_only)
         hidden = (hidden[:, -1:] if last_only else hidden) + self.dropout(mixed, deterministic=not train)
-        mixed = self.feed_forward(self.norm_feed_forward(hidden), train=train)
-        hidden = hidden + self.dropout(mixed, deterministic=not train)
-        return self.dropout(hidden, deterministic=not train)
+        return self.dropout(self.feed(hidden, train=train), deterministic=not train)
 
 
 class PrefixContext(NamedTuple):
@@ -125,56 +89,16 @@ class PrefixContext(NamedTuple):
     memories: list[Memory | None]
 
 
-class PrefixApproximator(nn.Module):
+class PrefixApproximator(Approximator):
     """x̂_0 = the last state of a bidirectional transformer over Z = e + S ∘ (x_t + d_t) (DiffuRec).
 
     Without cross-attention this is DiffuRec's approximator. With it, every block first reads the clean
     history e (DiffuRecSys, Zolghadr et al. 2024: queries from the noised target and the step, keys and
     values from the history, then self-attention and feed-forward; blocks chained, padding masked: our
-    reading). The last block works out its last position only.
-
-    Attributes:
-      num_steps: T.
-      width: D.
-      num_layers: blocks.
-      num_heads, hidden_width, cross_attention, activation, dropout_rate, dtype: as in ``ApproximatorBlock``.
-      visibility, scale: of the target's signal, see ``TargetSignal``.
-      self_conditioning: whether the previous estimate of x_0 is added to Z, through a dense layer that
-        starts at 0 (Chen et al. 2023, arXiv 2208.04202).
+    reading). The last block works out its last position only. Attributes: see ``Approximator``.
     """
 
-    num_steps: int
-    width: int
-    num_layers: int
-    num_heads: int
-    hidden_width: int
-    cross_attention: CrossAttentionForm = "none"
-    activation: Activation = "gelu"
-    dropout_rate: float = 0.0
-    dtype: Dtype = jnp.float32
-    visibility: Visibility = "uncertain"
-    scale: float = 0.001
-    self_conditioning: bool = False
-
-    def setup(self):
-        self.signal = TargetSignal(self.num_steps, self.width, self.visibility, self.scale)
-        if self.self_conditioning:
-            self.estimate = nn.Dense(self.width, kernel_init=nn.initializers.zeros)
-        self.blocks = [
-            ApproximatorBlock(
-                width=self.width,
-                num_heads=self.num_heads,
-                hidden_width=self.hidden_width,
-                cross_attention=self.cross_attention,
-                activation=self.activation,
-                dropout_rate=self.dropout_rate,
-                dtype=self.dtype,
-                name=f"block_{index}",
-            )
-            for index in range(self.num_layers)
-        ]
-        self.dropout = Dropout(self.dropout_rate)
-        self.norm = nn.LayerNorm()
+    block: ClassVar = ApproximatorBlock
 
     def prepare(self, history: Array, mask: Array) -> PrefixContext:
         """Everything that depends on no step, from e ``[B, L, D]`` and ``mask`` ``[B, 1, 1, L]``."""
@@ -201,9 +125,7 @@ class PrefixApproximator(nn.Module):
           previous: the previous estimate of x_0, ``[B, 1, D]``, for ``self_conditioning``.
           train: whether dropout acts.
         """
-        hidden = context.history + self.signal(context.embedded_steps, x_t, t, normal)
-        if self.self_conditioning:
-            hidden = hidden + self.estimate(previous)
+        hidden = self.start(context.history, context.embedded_steps, x_t, t, normal, previous)
         for index, (block, memory) in enumerate(zip(self.blocks, context.memories, strict=True)):
             last_only = index == self.num_layers - 1
             hidden = block(hidden, context.mask, memory, train=train, last_only=last_only)

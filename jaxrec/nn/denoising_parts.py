@@ -1,0 +1,123 @@
+"""What both approximators share: blocks that may read the clean history, and the signal of the target.
+
+``approximator.py`` works over the positions of a prefix, ``target_approximator.py`` over noised targets alone.
+"""
+
+from typing import ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxrec.nn.cross_attention import CrossAttention, CrossAttentionForm, Memory
+from jaxrec.nn.dropout import Dropout
+from jaxrec.nn.encoder import Activation, FeedForward
+from jaxrec.nn.target_signal import TargetSignal, Visibility
+from jaxrec.typing import Array, Dtype
+
+
+class ReadingBlock(nn.Module):
+    """The parts of a block that reads the clean history (optional) and ends in a feed-forward; pre-norm.
+
+    Attributes:
+      width: D.
+      num_heads: H.
+      hidden_width: of the feed-forward.
+      cross_attention: ``"none"``, ``"softmax"`` or ``"linear"``.
+      activation: of the feed-forward.
+      dropout_rate: everywhere in the block, in training.
+      dtype: compute type; the residual stream is float32 whatever it is: in bfloat16 a signal of λ = 0.001
+        would be rounded away.
+    """
+
+    width: int
+    num_heads: int
+    hidden_width: int
+    cross_attention: CrossAttentionForm = "none"
+    activation: Activation = "gelu"
+    dropout_rate: float = 0.0
+    dtype: Dtype = jnp.float32
+
+    def setup(self):
+        if self.cross_attention != "none":
+            self.norm_cross = nn.LayerNorm(dtype=self.dtype)
+            self.cross = CrossAttention(
+                self.width, self.num_heads, self.cross_attention, self.dropout_rate, self.dtype
+            )
+        self.norm_feed_forward = nn.LayerNorm(dtype=self.dtype)
+        self.feed_forward = FeedForward(self.hidden_width, self.activation, self.dropout_rate, self.dtype)
+        self.dropout = Dropout(self.dropout_rate)
+
+    def memory(self, history: Array, mask: Array) -> Memory | None:
+        """The history ``[B, M, D]`` as the block reads it under ``mask`` ``[B, 1, L or 1, M]``, if it does."""
+        return None if self.cross_attention == "none" else self.cross.memory(history, mask)
+
+    def read(self, hidden: Array, memory: Memory | None, *, train: bool) -> Array:
+        """``hidden`` ``[B, L, D]`` plus what it reads from the history."""
+        if memory is None:
+            return hidden
+        mixed = self.cross(self.norm_cross(hidden), memory, train=train)
+        return hidden + self.dropout(mixed, deterministic=not train)
+
+    def feed(self, hidden: Array, *, train: bool) -> Array:
+        """``hidden`` ``[B, L, D]`` plus its feed-forward."""
+        mixed = self.feed_forward(self.norm_feed_forward(hidden), train=train)
+        return hidden + self.dropout(mixed, deterministic=not train)
+
+
+class Approximator(nn.Module):
+    """The parts of an approximator: the target's signal, blocks, and a last norm.
+
+    Attributes:
+      num_steps: T.
+      width: D.
+      num_layers: blocks.
+      num_heads, hidden_width, cross_attention, activation, dropout_rate, dtype: as in ``ReadingBlock``.
+      visibility, scale: of the target's signal, see ``TargetSignal``.
+      self_conditioning: whether the previous estimate of x_0 is added to the signal, through a dense layer
+        that starts at 0 (Chen et al. 2023, arXiv 2208.04202).
+    """
+
+    block: ClassVar[type[ReadingBlock]]
+
+    num_steps: int
+    width: int
+    num_layers: int
+    num_heads: int
+    hidden_width: int
+    cross_attention: CrossAttentionForm = "none"
+    activation: Activation = "gelu"
+    dropout_rate: float = 0.0
+    dtype: Dtype = jnp.float32
+    visibility: Visibility = "uncertain"
+    scale: float = 0.001
+    self_conditioning: bool = False
+
+    def setup(self):
+        self.signal = TargetSignal(self.num_steps, self.width, self.visibility, self.scale)
+        if self.self_conditioning:
+            self.estimate = nn.Dense(self.width, kernel_init=nn.initializers.zeros)
+        self.blocks = [
+            self.block(
+                width=self.width,
+                num_heads=self.num_heads,
+                hidden_width=self.hidden_width,
+                cross_attention=self.cross_attention,
+                activation=self.activation,
+                dropout_rate=self.dropout_rate,
+                dtype=self.dtype,
+                name=f"block_{index}",
+            )
+            for index in range(self.num_layers)
+        ]
+        self.dropout = Dropout(self.dropout_rate)
+        self.norm = nn.LayerNorm()
+
+    def start(
+        self, base: Array | float, embedded_steps: Array, x_t: Array, t: Array, normal, previous
+    ) -> Array:
+        """``base`` plus what is seen of the noised target and, if it is wanted, of the previous estimate."""
+        hidden = base + self.signal(embedded_steps, x_t, t, normal)
+        return hidden + self.estimate(previous) if self.self_conditioning else hidden
+
+
+__all__ = ["Approximator", "ReadingBlock"]
