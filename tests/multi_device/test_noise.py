@@ -1,4 +1,4 @@
-"""Noise in training does not depend on the number of devices: every preset on one device = on 8 fake ones."""
+"""Every preset trains alike on one device and on 8 fake ones, by jit over a mesh and by pmap, its noise included."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def ways_of(results, model: str) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [name for name in PRESETS if name != "popularity"])
+@pytest.mark.parametrize("model", [name for name in PRESETS if name not in ("popularity", "vgenatt-demo")])
 def test_presets_train_alike_on_one_device_and_on_eight(results, model):
     """Losses, gradient norms, weights and every parameter of four plain-SGD steps, to float32 rounding."""
     ways = ways_of(results, model) - {"one"}
