@@ -7,6 +7,7 @@ A table stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->``, and
 * ``benchmark``, as ``benchmark.py --json`` writes it;
 * ``comparison``, as ``compare.py`` writes it; besides under its own name, ``compare-DATA.json`` is found by a
   table ``results-DATA``;
+* ``sampling``, as ``sampling.py --record`` writes it;
 * ``evaluation``: ``{"kind": "evaluation", "command": ..., "model": ..., "result": ...}``, the result as
   ``Run.evaluate`` returns and saves it, one file a model and data set.
 """
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sampling
 from benchmarks.report import HEADINGS, describe_environment, line_of, main_records, markdown_table
 from comparison.report import readme_table
 
@@ -66,10 +68,16 @@ def comparison_tables(contents: list[dict[str, Any]]) -> str:
     return "\n\n".join(readme_table(content) for content in contents)
 
 
+def sampling_tables(contents: list[dict[str, Any]]) -> str:
+    """One table a file."""
+    return "\n\n".join(sampling.readme_table(content) for content in contents)
+
+
 KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "benchmark": benchmark_tables,
     "evaluation": evaluation_tables,
     "comparison": comparison_tables,
+    "sampling": sampling_tables,
 }
 RESULTS, COMPARE = "results-", "compare-"
 

@@ -1,0 +1,239 @@
+"""How a diffusion run ranks with other reverse processes than its own; ``sampling.py --help`` tells how."""
+
+import dataclasses
+import itertools
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from benchmarks.device import environment
+from benchmarks.report import describe_environment, markdown_table
+from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
+from rich.console import Console
+from rich.markup import escape
+from tables import describe_protocol, make_table, print_table
+
+import jaxrec
+from jaxrec import artifact
+from jaxrec.config import config_to_json
+from jaxrec.data.source import load_split
+from jaxrec.data.splits import Split
+from jaxrec.models.denoising import DenoisingRecommender
+
+KIND = "sampling"
+METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10", "coverage@10": "coverage@10"}
+HEADINGS = ("sampler", "steps", "samples", "λ", *METRICS.values(), "users/s")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingArguments:
+    """Evaluates a diffusion run with several reverse processes: steps, samples averaged, sampler, uncertainty.
+
+    python experiments/sampling.py --workdir runs/diffurec-mine-seed0 --steps 1,4,32 --samples 1,8
+
+    Nothing is trained: the weights are the run's. Choose on the validation part, which is the default.
+
+    Attributes:
+      workdir: directory of a run of a diffusion recommender.
+      steps: numbers of reverse steps, separated by commas; those above the schedule's T are refused.
+      samples: numbers of samples whose estimates are averaged.
+      samplers: ddpm, ddim.
+      uncertainties: λ at inference, by which the noised target is seen; empty is the run's.
+      split: whose targets.
+      exclude_seen: whether items of the user's whole history are left out of the ranking.
+      data: where the data is now, if it has moved since the training; it must be the same data.
+      timed: whether each evaluation is done a second time, compiled, for the users a second.
+      record: folder for sampling-DATA-RUN.json, such as experiments/results.
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
+      debug: show the full traceback of an error.
+    """
+
+    workdir: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    steps: Annotated[str, tyro.conf.arg(metavar="N,N")] = "1,2,4,8,16,32"
+    samples: Annotated[str, tyro.conf.arg(metavar="N,N")] = "1"
+    samplers: Annotated[str, tyro.conf.arg(metavar="NAME,NAME")] = "ddpm"
+    uncertainties: Annotated[str, tyro.conf.arg(metavar="X,X")] = ""
+    split: Literal["validation", "test"] = "validation"
+    exclude_seen: bool = True
+    data: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = ""
+    timed: bool = True
+    record: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    cache: bool = True
+    debug: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ReverseProcess:
+    """One way to sample.
+
+    Attributes:
+      sampler: ``"ddpm"`` or ``"ddim"``.
+      steps: reverse steps.
+      samples: whose estimates are averaged.
+      uncertainty: λ.
+    """
+
+    sampler: str
+    steps: int
+    samples: int
+    uncertainty: float
+
+    def of(self, run: jaxrec.Run) -> jaxrec.Run:
+        """The run with this reverse process."""
+        changes = {
+            "sampler_kind": self.sampler,
+            "num_inference_steps": self.steps,
+            "uncertainty": self.uncertainty,
+        }
+        return dataclasses.replace(run, recommender=dataclasses.replace(run.recommender, **changes))
+
+
+def main(argv: list[str]) -> int:
+    """Evaluates each reverse process and shows them side by side; returns the exit code."""
+    arguments = tyro.cli(SamplingArguments, prog="python experiments/sampling.py", args=argv)
+    if arguments.cache:
+        keep_compiled_programs()
+    console = make_console()
+    run = jaxrec.load(arguments.workdir)
+    if not isinstance(run.recommender, DenoisingRecommender):
+        raise ValueError(
+            f"{arguments.workdir} holds a {type(run.recommender).__name__}, which has no reverse process; give a run"
+            " of diffurec or diffurecsys"
+        )
+    ways = reverse_processes(arguments, run.recommender.uncertainty)
+    variants = [way.of(run) for way in ways]  # refuses what cannot be before any work
+    source = run.config.data
+    if arguments.data:
+        source = dataclasses.replace(source, source=arguments.data)
+    with DownloadBar(console, source.source) as bar:
+        split = load_split(source, progress=bar)
+    rows, card = [], {}
+    for way, variant in zip(ways, variants, strict=True):
+        row, card = measure(variant, way, split, arguments)
+        rows.append(row)
+        say(console, "  ".join(f"{name} {cell}" for name, cell in zip(HEADINGS, cells_of(row), strict=True)))
+    config = config_to_json(run.config)
+    del config["data"]
+    content = {
+        "kind": KIND,
+        "command": f"python experiments/sampling.py {shown_flags(arguments)}",
+        "model": run.workdir.name,
+        "config": config,
+        "environment": environment(),
+        "protocol": card,
+        "rows": rows,
+    }
+    show(console, content)
+    if arguments.record:
+        folder = Path(arguments.record)
+        path = folder / f"sampling-{card['data']}-{run.workdir.name}.json"
+        with artifact.writing(folder):
+            artifact.write_json(path, content)
+        say(console, f"\nwritten to {escape(str(path))}")
+    return 0
+
+
+def reverse_processes(arguments: SamplingArguments, uncertainty: float) -> list[ReverseProcess]:
+    """Every combination that the flags ask for.
+
+    Raises:
+      ValueError: a flag holds something else than numbers.
+    """
+    uncertainties = numbers("uncertainties", arguments.uncertainties, float) or [uncertainty]
+    combinations = itertools.product(
+        [name.strip() for name in arguments.samplers.split(",")],
+        uncertainties,
+        numbers("samples", arguments.samples, int),
+        numbers("steps", arguments.steps, int),
+    )
+    return [ReverseProcess(kind, steps, samples, scale) for kind, scale, samples, steps in combinations]
+
+
+def numbers(flag: str, text: str, kind: type) -> list:
+    """Numbers separated by commas.
+
+    Raises:
+      ValueError: something else stands there, or a count below 1.
+    """
+    try:
+        found = [kind(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        raise ValueError(f"--{flag} {text!r}: give numbers separated by commas") from None
+    if kind is int and (not found or min(found) < 1):
+        raise ValueError(f"--{flag} {text!r}: give at least one number, none below 1")
+    return found
+
+
+def measure(
+    run: jaxrec.Run, way: ReverseProcess, split: Split, arguments: SamplingArguments
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A row of figures, and the protocol card."""
+
+    def evaluate() -> dict[str, Any]:
+        return run.evaluate(
+            arguments.split,
+            exclude_seen=arguments.exclude_seen,
+            split=split,
+            num_samples=way.samples,
+            save=False,
+        )
+
+    result = evaluate()
+    row = {**dataclasses.asdict(way), **{name: result[name] for name in METRICS}}
+    if arguments.timed:
+        start = time.perf_counter()
+        evaluate()
+        row["users_per_second"] = len(split.targets(arguments.split)) / (time.perf_counter() - start)
+    card = dict(result["protocol"])
+    del card["num_samples"]
+    return row, card
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """A row as text, in the order of ``HEADINGS``."""
+    figures = [f"{row[name]:.4f}" for name in METRICS]
+    speed = f"{row['users_per_second']:,.0f}" if "users_per_second" in row else ""
+    return [
+        row["sampler"],
+        str(row["steps"]),
+        str(row["samples"]),
+        f"{row['uncertainty']:g}",
+        *figures,
+        speed,
+    ]
+
+
+def show(console: Console, content: dict[str, Any]) -> None:
+    """The table on the terminal."""
+    table = make_table(console)
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    for row in content["rows"]:
+        table.add_row(*cells_of(row))
+    print_table(console, f"{escape(content['model'])}: {describe_protocol(content['protocol'])}", table)
+
+
+def shown_flags(arguments: SamplingArguments) -> str:
+    """The flags that decide the figures, without this machine's paths."""
+    flags = [f"--workdir {Path(arguments.workdir).name}"]
+    for field in dataclasses.fields(SamplingArguments):
+        value = getattr(arguments, field.name)
+        if (
+            field.name in ("steps", "samples", "samplers", "uncertainties", "split")
+            and value != field.default
+        ):
+            flags.append(f"--{field.name} {value}")
+    return " ".join([*flags, *([] if arguments.exclude_seen else ["--no-exclude-seen"])])
+
+
+def readme_table(content: dict[str, Any]) -> str:
+    """The table in Markdown, under its protocol, with the command that made it."""
+    protocol = describe_protocol(content["protocol"])
+    table = markdown_table(HEADINGS, [cells_of(row) for row in content["rows"]])
+    machine = describe_environment(content)
+    return f"{content['model']}, {protocol}; by `{content['command']}` ({machine})\n\n{table}"
+
+
+if __name__ == "__main__":
+    run_script(main)

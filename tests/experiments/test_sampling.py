@@ -1,0 +1,88 @@
+"""``sampling.py``: a diffusion run under other reverse processes, side by side, and as a table of the README."""
+
+import json
+
+import pytest
+from command_line import assert_one_sentence, experiment, run_here
+
+import jaxrec
+from jaxrec.data.source import DataConfig, load_split
+from jaxrec.models.diffurec import DiffuRecRecommender
+from jaxrec.train.options import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def split():
+    return load_split(DataConfig(simulated_users=60, simulated_items=40))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, split):
+    """A diffusion run after one epoch, to which its noise is plainly visible."""
+    model = DiffuRecRecommender(max_length=8, width=16, num_layers=1, num_heads=2, uncertainty=0.5)
+    config = jaxrec.Config(
+        model=model,
+        data=DataConfig(simulated_users=60, simulated_items=40),
+        train=TrainConfig(epochs=1, batch_targets=64, steps_per_call=1, length_buckets=False),
+    )
+    return jaxrec.fit(config, split, tmp_path_factory.mktemp("sampling") / "diffurec-small")
+
+
+@pytest.mark.slow
+def test_rows_are_the_runs_evaluations(run, split, tmp_path, capsys):
+    flags = ("--steps", "4,32", "--samples", "1,2", "--samplers", "ddpm,ddim", "--uncertainties", "0.5,0")
+    outcome = run_here(
+        "sampling.py", "--workdir", run.workdir, *flags, "--record", tmp_path, "--no-cache", capsys=capsys
+    )
+    assert outcome.code == 0, outcome.err
+    (path,) = tmp_path.iterdir()
+    assert path.name.startswith("sampling-simulated-40-items-seed-0-")
+    assert path.name.endswith("-diffurec-small.json")
+    content = json.loads(path.read_text())
+    rows = {
+        (row["sampler"], row["uncertainty"], row["samples"], row["steps"]): row for row in content["rows"]
+    }
+    assert len(rows) == len(content["rows"]) == 16
+    for samples in (1, 2):  # the run's own process
+        expected = run.evaluate("validation", num_samples=samples, save=False)
+        row = rows["ddpm", 0.5, samples, 32]
+        assert {name: row[name] for name in ("hr@10", "ndcg@10")} == {
+            name: expected[name] for name in ("hr@10", "ndcg@10")
+        }
+        assert row["users_per_second"] > 0
+    # What is not seen of the target changes nothing: without λ, every process gives the same.
+    blind = {row["ndcg@10"] for key, row in rows.items() if key[1] == 0}
+    assert len(blind) == 1 < len({row["ndcg@10"] for row in rows.values()})
+    assert content["protocol"]["part"] == "validation"
+    assert str(tmp_path) not in path.read_text()
+    lines = [line.split() for line in outcome.out.splitlines()]
+    assert [
+        "ddim",
+        "4",
+        "2",
+        "0",
+        *(f"{rows['ddim', 0, 2, 4][name]:.4f}" for name in ("hr@10", "ndcg@10")),
+    ] in [line[:6] for line in lines]
+    table = experiment("readme_tables").table_text("sampling-simulated", tmp_path)
+    assert "| ddpm | 32 | 1 | 0.5 | " in table
+    assert "python experiments/sampling.py --workdir diffurec-small --steps 4,32" in table
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--steps", "1,two"), ("--steps '1,two'", "numbers")),
+        (("--samples", "0"), ("--samples '0'", "none below 1")),
+        (("--steps", "33"), ("33 steps", "between 1 and the 32")),
+        (("--samplers", "euler"), ("'euler'", "'ddpm' or 'ddim'")),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(run, flags, words, capsys):
+    outcome = run_here("sampling.py", "--workdir", run.workdir, *flags, "--no-cache", capsys=capsys)
+    assert_one_sentence(outcome, *words)
+
+
+def test_a_run_without_a_reverse_process(split, tmp_path, capsys):
+    jaxrec.fit(jaxrec.preset("popularity"), split, tmp_path / "run")
+    outcome = run_here("sampling.py", "--workdir", tmp_path / "run", "--no-cache", capsys=capsys)
+    assert_one_sentence(outcome, "PopularityRecommender", "no reverse process")
