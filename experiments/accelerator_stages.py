@@ -90,6 +90,21 @@ class Plan:
                 ),
             ),
             self._benchmark(
+                "fused",
+                "fused dot-product attention, at two lengths",
+                400,
+                *(
+                    self._training(
+                        self.ml_1m,
+                        ("sasrec",),
+                        *fast,
+                        *("--fused", "--batch-targets", self._some("65536", "128")),
+                        *("--max-length", length),
+                    )
+                    for length in (("8",) if self.small else ("200", "1024"))
+                ),
+            ),
+            self._benchmark(
                 "feeds",
                 "batches made on the host or on the device, under jit and pmap",
                 400,

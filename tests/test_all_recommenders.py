@@ -18,6 +18,7 @@ from jaxrec.models.diffurecsys import DiffuRecSysRecommender
 from jaxrec.models.encoder import EncoderRecommender, Penalty
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.models.stosa import DistanceLoss, StosaRecommender
+from jaxrec.nn.attention import DotProduct
 from jaxrec.nn.diffusion_attention import DiffusionAttention
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.stochastic import WassersteinScores
@@ -36,6 +37,7 @@ RECOMMENDERS = {
     "sasrec-post-norm": EncoderRecommender(**SMALL, norm_first=False, activation="gelu"),
     "sasrec-sampled": EncoderRecommender(**TINY, loss_function=SampledSoftmaxLoss(num_negatives=16)),
     "sasrec-remat": EncoderRecommender(**TINY, rematerialise=True),
+    "sasrec-fused": EncoderRecommender(**TINY, attention=DotProduct(fused=True)),
     "awrsr": EncoderRecommender(**TINY, attention=Refined()),
     "stosa": StosaRecommender(**TINY),
     "stosa-bpr": StosaRecommender(**TINY, loss_function=DistanceLoss()),

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from benchmarks.dataset import Arrays, load_arrays, missing
 from jaxrec.config import Config
 from jaxrec.mesh import ParallelConfig
+from jaxrec.nn.attention import DotProduct
 from jaxrec.presets import preset
 
 PROGRAM = "python experiments/benchmark.py"
@@ -78,6 +79,7 @@ class Settings:
       max_length: newest items that are read; 0 is the preset's.
       width: D; 0 is the preset's.
       num_layers: 0 is the preset's.
+      fused: dot-product attention mixes values and softmax in one operation (flash attention on NVIDIA GPUs).
       epochs: measured after one that warms up.
       repeats: of every other measurement, at most (each stops after a minute).
       one_user_repeats: recommendations for one user, of which the percentiles are.
@@ -117,6 +119,7 @@ class Settings:
     max_length: int = 0
     width: int = 0
     num_layers: int = 0
+    fused: bool = False
     epochs: int = 3
     repeats: int = 10
     one_user_repeats: int = 500
@@ -176,6 +179,8 @@ class Settings:
             name: case.get(name) or getattr(self, name) for name in ("width", "max_length", "num_layers")
         }
         model = _replace_known(config.model, **sizes, dtype=case.get("dtype"))
+        if self.fused and isinstance(getattr(model, "attention", None), DotProduct):
+            model = dataclasses.replace(model, attention=model.attention.clone(fused=True))
         loss = getattr(model, "loss_function", None)
         if loss is not None:
             model = dataclasses.replace(model, loss_function=_replace_known(loss, dtype=case.get("dtype")))

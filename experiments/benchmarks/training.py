@@ -75,6 +75,8 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
     placement = Placement(config.parallel)
     plan = plan_of(arrays, recommender, config, placement.num_devices)
     case = {**case, **arrays.card(), **sizes_of(recommender), "steps": plan.steps}
+    if settings.fused:
+        case["fused"] = True
     case["feed"] = feed_of(config, arrays, plan)
     if case["devices"] > 1 and jax.default_backend() == "cpu":
         case["device_kind"] = "fake "
@@ -274,8 +276,9 @@ def time_step(
 
 def describe(case: dict[str, Any], results: dict[str, Any]) -> tuple[str, str]:
     """Speed and memory of the loop, or of the compiled step with its share of the device's peak."""
+    fused = ", fused attention" if case.get("fused") else ""
     what = (
-        f"training {case['preset']} on {case['data']}, {describe_sizes(case)}, {case['dtype']}"
+        f"training {case['preset']} on {case['data']}, {describe_sizes(case)}, {case['dtype']}{fused}"
         f"{describe_devices(case)}, {case['steps']} steps of {case['batch_targets']:,} targets a call,"
         f" batches made on the {case['feed']}"
     )

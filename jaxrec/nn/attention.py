@@ -28,11 +28,14 @@ class AttentionOutput(NamedTuple):
       logits: ``[B, H, L, M]`` float32, the scores before mask and softmax.
       penalties: named ``[B, L]`` float32 terms of the training loss (a KL divergence, say), one number a
         position; the recommender weighs each with a coefficient of the same name.
+      mixed: ``[B, L, H, C]``, from a provider that was given the values and mixes them itself: then there are
+        neither weights nor logits.
     """
 
-    weights: Array
-    logits: Array
+    weights: Array | None
+    logits: Array | None
     penalties: dict[str, Array]
+    mixed: Array | None = None
 
 
 def attention_mask(items: Array, *, causal: bool) -> Array:
@@ -63,27 +66,54 @@ def masked_softmax(logits: Array, mask: Array) -> Array:
     return exponentials / jnp.where(total == 0.0, 1.0, total)
 
 
+def fused_mix(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
+    """softmax(Q Kᵀ / √C) V in one operation; zeros where no key is allowed.
+
+    On an NVIDIA GPU, in half precision, it is cuDNN's flash attention, which never holds ``[B, H, L, M]``; elsewhere
+    XLA's own (``jax.nn.dot_product_attention``).
+
+    Args:
+      queries: ``[B, L, H, C]``.
+      keys, values: ``[B, M, H, C]``.
+      mask: bool ``[B, 1, L, M]``.
+    """
+    flash = queries.dtype.itemsize == 2 and "nvidia" in jax.devices()[0].device_kind.lower()
+    implementation = "cudnn" if flash else "xla"
+    mixed = jax.nn.dot_product_attention(queries, keys, values, mask=mask, implementation=implementation)
+    return jnp.where(jnp.any(mask[:, 0], axis=-1)[..., None, None], mixed, 0)
+
+
 class DotProduct(nn.Module):
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1): softmax(Q Kᵀ / √C).
 
     Attributes:
       num_heads: H; ``None`` takes the layer's number of heads.
       dtype: of the projections and the product; softmax is float32.
+      fused: whether the values are mixed in one operation with the softmax (see ``fused_mix``) where the weights
+        themselves are not needed: for long histories on a GPU.
     """
 
     num_heads: int | None = None
     dtype: Dtype = jnp.float32
+    fused: bool = False
 
     last_query: ClassVar[bool] = True  # may be asked for the newest positions only
 
     @nn.compact
-    def __call__(self, query: Array, key: Array, mask: Array, *, train: bool) -> AttentionOutput:
-        """Weights from ``query`` ``[B, L, D]``, ``key`` ``[B, M, D]``, ``mask`` ``[B, 1, L, M]``."""
+    def __call__(
+        self, query: Array, key: Array, mask: Array, *, train: bool, values: Array | None = None
+    ) -> AttentionOutput:
+        """Weights from ``query`` ``[B, L, D]``, ``key`` ``[B, M, D]``, ``mask`` ``[B, 1, L, M]``.
+
+        With ``values`` ``[B, M, H, C]`` they are mixed, and no weights are made.
+        """
         del train
         width = query.shape[-1]
         heads = (self.num_heads, width // self.num_heads)
         queries = nn.DenseGeneral(heads, dtype=self.dtype, name="query")(query)
         keys = nn.DenseGeneral(heads, dtype=self.dtype, name="key")(key)
+        if values is not None:
+            return AttentionOutput(None, None, {}, fused_mix(queries, keys, values, mask))
         logits = jnp.einsum("blhc,bmhc->bhlm", queries, keys, preferred_element_type=jnp.float32)
         logits /= jnp.sqrt(jnp.float32(heads[1]))
         return AttentionOutput(masked_softmax(logits, mask), logits, {})
@@ -116,13 +146,27 @@ class MultiHeadAttention(nn.Module):
         chex.assert_is_divisible(width, self.num_heads)
         heads = (self.num_heads, width // self.num_heads)
         provider = self.provider.clone(num_heads=self.num_heads, dtype=self.dtype, name="scores", parent=self)
-        output: Any = provider(query, key, mask, train=train)
-        self.sow("intermediates", "attention_weights", output.weights)
         values = nn.DenseGeneral(heads, dtype=self.dtype, name="value")(key)
-        weights = Dropout(self.dropout_rate, deterministic=not train)(output.weights.astype(self.dtype))
-        mixed = jnp.einsum("bhlm,bmhc->blhc", weights, values)
+        output: Any = provider(query, key, mask, train=train, **self._given(values, train=train))
+        mixed = output.mixed
+        if mixed is None:
+            self.sow("intermediates", "attention_weights", output.weights)
+            weights = Dropout(self.dropout_rate, deterministic=not train)(output.weights.astype(self.dtype))
+            mixed = jnp.einsum("bhlm,bmhc->blhc", weights, values)
         mixed = nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="output")(mixed)
         return mixed, output.penalties
 
+    def _given(self, values: Array, *, train: bool) -> dict[str, Array]:
+        """The values, for a provider that mixes them itself, unless somebody asks for the weights or they drop out."""
+        wanted = self.is_mutable_collection("intermediates") or (train and self.dropout_rate > 0.0)
+        return {"values": values} if getattr(self.provider, "fused", False) and not wanted else {}
 
-__all__ = ["AttentionOutput", "DotProduct", "MultiHeadAttention", "attention_mask", "masked_softmax"]
+
+__all__ = [
+    "AttentionOutput",
+    "DotProduct",
+    "MultiHeadAttention",
+    "attention_mask",
+    "fused_mix",
+    "masked_softmax",
+]
