@@ -77,6 +77,10 @@ class VaeAttention(nn.Module):
     heads give logits over places. Every row then knows the newest item, so only the last position may be
     trained: ``target_positions`` says so, and the penalty stands at the last position.
 
+    With ``content_width`` C the decoder also looks at the items themselves (our addition: logits over lags alone
+    treat all items at a lag alike): q_i = Dense(trunk_i), and q_i · Dense(x_j) / √C joins the logit of item j. It
+    is still z_i alone that decides what row i looks for.
+
     Intermediates ``latent_mean`` and ``latent_log_variance`` (``[B, R, Z]``) are sown for ``active_units``.
 
     Attributes:
@@ -84,6 +88,7 @@ class VaeAttention(nn.Module):
       latent_width: Z.
       hidden_width: of encoder and trunk; ``None`` takes D.
       recency: what a logit loses with each lag at the start.
+      content_width: C of each head's content term; 0 leaves it out.
       free_bits: nats a latent unit that the penalty does not reward to lose.
       sample_at_inference: draw z at inference too, from the stream ``latent``, each place on its own.
       max_length: lags there are; the model sets it.
@@ -91,7 +96,7 @@ class VaeAttention(nn.Module):
       dtype: of the products; latent, penalty, logits and softmax are float32.
 
     Raises:
-      ValueError: an unknown form.
+      ValueError: an unknown form, or a negative width.
     """
 
     last_query: ClassVar[bool] = True
@@ -100,6 +105,7 @@ class VaeAttention(nn.Module):
     latent_width: int = 32
     hidden_width: int | None = None
     recency: float = 0.1
+    content_width: int = 0
     free_bits: float = 0.0
     sample_at_inference: bool = False
     max_length: int | None = None
@@ -109,6 +115,8 @@ class VaeAttention(nn.Module):
     def __post_init__(self):
         if self.form not in ("causal", "global"):
             raise ValueError(f"form is {self.form!r}, but must be causal or global")
+        if self.content_width < 0:
+            raise ValueError(f"content_width is {self.content_width}, but must not be negative")
         super().__post_init__()
 
     @property
@@ -158,7 +166,10 @@ class VaeAttention(nn.Module):
         if self.form == "global":
             places = self.param("places", nn.initializers.normal(1.0), (max_length, width))
             trunk = trunk + places[max_length - num_rows :].astype(self.dtype)
-        logits = self._generate(nn.gelu(trunk), num_rows, num_keys, max_length)
+        trunk = nn.gelu(trunk)
+        logits = self._generate(trunk, num_rows, num_keys, max_length)
+        if self.content_width:
+            logits += self._match(trunk, key)
         return AttentionOutput(masked_softmax(logits, mask), logits, {"kl": penalty})
 
     def _draw_latent(self, hidden: Array, train: bool) -> tuple[Array, Array]:
@@ -186,6 +197,15 @@ class VaeAttention(nn.Module):
             return profiles_to_keys(logits + bias[:, None])
         distance = jnp.abs(lag_of(num_rows, num_keys))
         return logits + bias[:, num_keys - 1 - distance]
+
+    def _match(self, trunk: Array, key: Array) -> Array:
+        """The content term ``[B, H, R, M]`` float32 of the trunk ``[B, R, W]`` and the items ``[B, M, D]``."""
+        heads = (self.num_heads, self.content_width)
+        wanted = nn.DenseGeneral(heads, dtype=self.dtype, name="content_query")(trunk)
+        # A bias would raise all logits of a row alike.
+        offered = nn.DenseGeneral(heads, use_bias=False, dtype=self.dtype, name="content_key")(key)
+        logits = jnp.einsum("brhc,bmhc->bhrm", wanted, offered, preferred_element_type=jnp.float32)
+        return logits / jnp.sqrt(jnp.float32(self.content_width))
 
 
 __all__ = ["VaeAttention", "active_units", "gaussian_kl"]

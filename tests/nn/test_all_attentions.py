@@ -32,6 +32,7 @@ PROVIDERS = {
     "stochastic-places": Refined(base=WASSERSTEIN, mechanism="stochastic", coordinates="places"),
     "vae": VaeAttention(latent_width=3),
     "vae-sampled": VaeAttention(latent_width=3, sample_at_inference=True, free_bits=0.01),
+    "vae-content": VaeAttention(latent_width=3, content_width=2),
     "vae-global": VaeAttention(latent_width=3, form="global"),
     "diffusion": DiffusionAttention(),
     "diffusion-ddpm": DiffusionAttention(sampler=SHORT_DDPM, reference="blank", denoising=True),

@@ -109,9 +109,28 @@ def test_global_form_has_one_latent_variable():
     assert np.linalg.matrix_rank(rows - rows.mean(0), tol=1e-4) > 1
 
 
-def test_unknown_form_is_refused():
+@pytest.mark.parametrize("form", ["causal", "global"])
+def test_content_term_is_added_to_the_logits_of_items(form):
+    module, params = make(form=form, content_width=4)
+    plain, _ = make(form=form)
+    output, sown = run(module, params)
+    own = {name: leaf for name, leaf in params.items() if not name.startswith("content")}
+    trunk = sown["latent_mean"] @ params["trunk"]["kernel"] + params["trunk"]["bias"]
+    if form == "global":
+        trunk = trunk + params["places"][-LENGTH:]
+    query = np.einsum("brw,whc->brhc", jax.nn.gelu(trunk), params["content_query"]["kernel"])
+    query += params["content_query"]["bias"]
+    key = np.einsum("bmd,dhc->bmhc", HIDDEN, params["content_key"]["kernel"])
+    expected = np.einsum("brhc,bmhc->bhrm", query, key) / 2.0
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(output.logits - run(plain, own)[0].logits, expected, atol=1e-5)
+
+
+def test_unknown_form_and_negative_width_are_refused():
     with pytest.raises(ValueError, match="form is 'local'"):
         VaeAttention(form="local")
+    with pytest.raises(ValueError, match="content_width is -1"):
+        VaeAttention(content_width=-1)
 
 
 @pytest.mark.parametrize("form", ["causal", "global"])
