@@ -96,7 +96,9 @@ def make_members(arguments: CompareArguments) -> list[Member]:
 
 
 def _variants(arguments: CompareArguments) -> dict[str, Variant]:
-    variants = _read_variants(Path(arguments.variants)) if arguments.variants else {}
+    variants: dict[str, Variant] = {}
+    for file in filter(None, arguments.variants.split(",")):
+        variants = _read_variants(Path(file.strip()), variants)
     for text in arguments.variant:
         name, equals, start = (part.strip() for part in text.partition("="))
         if not equals:
@@ -108,14 +110,15 @@ def _variants(arguments: CompareArguments) -> dict[str, Variant]:
     return variants
 
 
-def _read_variants(path: Path) -> dict[str, Variant]:
+def _read_variants(path: Path, former: dict[str, Variant]) -> dict[str, Variant]:
+    """The variants of a file and those before it, from which they may start."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold an object with a key for each variant")
-    variants = {}
+    variants = dict(former)
     for name, entry in content.items():
         if not isinstance(entry, dict) or not {"preset"} <= entry.keys() <= {"preset", "set"}:
             raise ValueError(

@@ -31,8 +31,8 @@ class CompareArguments:
       seeds: separated by commas; fix them in advance.
       baseline: the model that the others are tested against. Default: sasrec, or the first one.
       variant: NAME=PRESET, a further model that starts from a preset; --set NAME.... changes it. Repeatable.
-      variants: a JSON file of variants, {NAME: {"preset": PRESET, "set": {"model.dropout_rate": 0.1, ...}}}; in
-        place of a preset, one may start from a variant before it.
+      variants: JSON files of variants, {NAME: {"preset": PRESET, "set": {"model.dropout_rate": 0.1, ...}}}, separated
+        by commas; in place of a preset, one may start from a variant before it.
       changes: NAME.field.path=value, a setting of one model (or of "all"), such as
         awrsr.model.attention.mechanism=simple; the value is JSON, or else text. Repeatable.
       width: D of all models; 0 is each one's own.
@@ -53,7 +53,7 @@ class CompareArguments:
     seeds: Annotated[str, tyro.conf.arg(metavar="N,N")] = "0,1,2"
     baseline: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
     variant: tyro.conf.UseAppendAction[list[str]] = dataclasses.field(default_factory=list)
-    variants: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    variants: Annotated[str, tyro.conf.arg(metavar="FILE,FILE")] = ""
     changes: Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(name="set")] = dataclasses.field(
         default_factory=list
     )

@@ -235,6 +235,11 @@ def test_a_variant_starts_from_one_before_it(tmp_path):
     file.write_text(json.dumps({"first": first, "second": second}))
     model = make_members("--variants", str(file), "--presets", "second")["second"].config.model
     assert (model.dropout_rate, model.num_layers) == (0.1, 1)
+    other = tmp_path / "others.json"
+    file.write_text(json.dumps({"first": first}))
+    other.write_text(json.dumps({"second": second}))
+    model = make_members("--variants", f"{file},{other}", "--presets", "second")["second"].config.model
+    assert (model.dropout_rate, model.num_layers) == (0.1, 1)
     file.write_text(json.dumps({"second": second, "first": first}))
     with pytest.raises(ValueError, match="second starts from 'first', which is no preset"):
         make_members("--variants", str(file), "--presets", "second")
