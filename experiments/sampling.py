@@ -23,7 +23,7 @@ from jaxrec.models.denoising import DenoisingRecommender
 
 KIND = "sampling"
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10", "coverage@10": "coverage@10"}
-HEADINGS = ("sampler", "steps", "samples", "λ", *METRICS.values(), "users/s")
+SPEED = "users_per_second"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> int:
     for way, variant in zip(ways, variants, strict=True):
         row, card = measure(variant, way, split, arguments)
         rows.append(row)
-        say(console, "  ".join(f"{name} {cell}" for name, cell in zip(HEADINGS, cells_of(row), strict=True)))
+        say(console, "  ".join(f"{name} {cell}" for name, cell in cells_of(row).items()))
     config = config_to_json(run.config)
     del config["data"]
     content = {
@@ -184,33 +184,31 @@ def measure(
     if arguments.timed:
         start = time.perf_counter()
         evaluate()
-        row["users_per_second"] = len(split.targets(arguments.split)) / (time.perf_counter() - start)
+        row[SPEED] = len(split.targets(arguments.split)) / (time.perf_counter() - start)
     card = dict(result["protocol"])
     del card["num_samples"]
     return row, card
 
 
-def cells_of(row: dict[str, Any]) -> list[str]:
-    """A row as text, in the order of ``HEADINGS``."""
-    figures = [f"{row[name]:.4f}" for name in METRICS]
-    speed = f"{row['users_per_second']:,.0f}" if "users_per_second" in row else ""
-    return [
-        row["sampler"],
-        str(row["steps"]),
-        str(row["samples"]),
-        f"{row['uncertainty']:g}",
-        *figures,
-        speed,
-    ]
+def cells_of(row: dict[str, Any]) -> dict[str, str]:
+    """A row as text, by heading."""
+    cells = {
+        "sampler": row["sampler"],
+        "steps": str(row["steps"]),
+        "samples": str(row["samples"]),
+        "λ": f"{row['uncertainty']:g}",
+        **{heading: f"{row[name]:.4f}" for name, heading in METRICS.items()},
+    }
+    return {**cells, "users/s": f"{row[SPEED]:,.0f}"} if SPEED in row else cells
 
 
 def show(console: Console, content: dict[str, Any]) -> None:
     """The table on the terminal."""
     table = make_table(console)
-    for heading in HEADINGS:
+    for heading in cells_of(content["rows"][0]):
         table.add_column(heading, justify="right")
     for row in content["rows"]:
-        table.add_row(*cells_of(row))
+        table.add_row(*cells_of(row).values())
     print_table(console, f"{escape(content['model'])}: {describe_protocol(content['protocol'])}", table)
 
 
@@ -230,7 +228,8 @@ def shown_flags(arguments: SamplingArguments) -> str:
 def readme_table(content: dict[str, Any]) -> str:
     """The table in Markdown, under its protocol, with the command that made it."""
     protocol = describe_protocol(content["protocol"])
-    table = markdown_table(HEADINGS, [cells_of(row) for row in content["rows"]])
+    lines = [cells_of(row) for row in content["rows"]]
+    table = markdown_table(list(lines[0]), [list(line.values()) for line in lines])
     machine = describe_environment(content)
     return f"{content['model']}, {protocol}; by `{content['command']}` ({machine})\n\n{table}"
 
