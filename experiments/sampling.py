@@ -39,7 +39,8 @@ class SamplingArguments:
       steps: numbers of reverse steps, separated by commas; those above the schedule's T are refused.
       samples: numbers of samples whose estimates are averaged.
       samplers: ddpm, ddim.
-      uncertainties: λ at inference, by which the noised target is seen; empty is the run's.
+      uncertainties: λ at inference, by which the noised target is seen; empty is the run's. A run that has learned
+        how much it sees has none.
       split: whose targets.
       exclude_seen: whether items of the user's whole history are left out of the ranking.
       data: where the data is now, if it has moved since the training; it must be the same data.
@@ -101,6 +102,11 @@ def main(argv: list[str]) -> int:
             f"{arguments.workdir} holds a {type(run.recommender).__name__}, which has no reverse process; give a run"
             " of diffurec or diffurecsys"
         )
+    if arguments.uncertainties and has_learned_visibility(config_to_json(run.config)):
+        raise ValueError(
+            f"--uncertainties: {arguments.workdir} has learned how much it sees of the noised target, and λ has no"
+            " effect on it; leave the flag out"
+        )
     ways = reverse_processes(arguments, run.recommender.uncertainty)
     variants = [way.of(run) for way in ways]  # refuses what cannot be before any work
     source = run.config.data
@@ -148,6 +154,11 @@ def reverse_processes(arguments: SamplingArguments, uncertainty: float) -> list[
         numbers("steps", arguments.steps, int),
     )
     return [ReverseProcess(kind, steps, samples, scale) for kind, scale, samples, steps in combinations]
+
+
+def has_learned_visibility(config: dict[str, Any]) -> bool:
+    """Whether the model of a config, in its JSON form, sees the noised target by learned scales in place of λ."""
+    return config["model"].get("visibility") == "learned"
 
 
 def numbers(flag: str, text: str, kind: type) -> list:
@@ -202,19 +213,30 @@ def cells_of(row: dict[str, Any]) -> dict[str, str]:
     return {**cells, "users/s": f"{row[SPEED]:,.0f}"} if SPEED in row else cells
 
 
+def lines_of(content: dict[str, Any]) -> list[dict[str, str]]:
+    """All rows as text, without λ where it has no effect."""
+    lines = [cells_of(row) for row in content["rows"]]
+    if has_learned_visibility(content["config"]):
+        for line in lines:
+            del line["λ"]
+    return lines
+
+
 def show(console: Console, content: dict[str, Any]) -> None:
     """The table on the terminal."""
     table = make_table(console)
-    for heading in cells_of(content["rows"][0]):
+    lines = lines_of(content)
+    for heading in lines[0]:
         table.add_column(heading, justify="right")
-    for row in content["rows"]:
-        table.add_row(*cells_of(row).values())
+    for line in lines:
+        table.add_row(*line.values())
     print_table(console, f"{escape(content['model'])}: {describe_protocol(content['protocol'])}", table)
 
 
 def shown_flags(arguments: SamplingArguments) -> str:
-    """The flags that decide the figures, without this machine's paths."""
-    flags = [f"--workdir {Path(arguments.workdir).name}"]
+    """The flags that decide the figures; of an absolute path, which is this machine's own, the name alone."""
+    workdir = Path(arguments.workdir)
+    flags = [f"--workdir {workdir.name if workdir.is_absolute() else workdir}"]
     for field in dataclasses.fields(SamplingArguments):
         value = getattr(arguments, field.name)
         if (
@@ -228,7 +250,7 @@ def shown_flags(arguments: SamplingArguments) -> str:
 def readme_table(content: dict[str, Any]) -> str:
     """The table in Markdown, under its protocol, with the command that made it."""
     protocol = describe_protocol(content["protocol"])
-    lines = [cells_of(row) for row in content["rows"]]
+    lines = lines_of(content)
     table = markdown_table(list(lines[0]), [list(line.values()) for line in lines])
     machine = describe_environment(content)
     return f"{content['model']}, {protocol}; by `{content['command']}` ({machine})\n\n{table}"

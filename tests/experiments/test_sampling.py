@@ -8,6 +8,7 @@ from command_line import assert_one_sentence, experiment, run_here
 import jaxrec
 from jaxrec.data.source import DataConfig, load_split
 from jaxrec.models.diffurec import DiffuRecRecommender
+from jaxrec.models.diffurecsys import DiffuRecSysRecommender
 from jaxrec.train.options import TrainConfig
 
 
@@ -86,3 +87,23 @@ def test_a_run_without_a_reverse_process(split, tmp_path, capsys):
     jaxrec.fit(jaxrec.preset("popularity"), split, tmp_path / "run")
     outcome = run_here("sampling.py", "--workdir", tmp_path / "run", "--no-cache", capsys=capsys)
     assert_one_sentence(outcome, "PopularityRecommender", "no reverse process")
+
+
+def test_a_learned_visibility_has_no_uncertainty(split, tmp_path, capsys):
+    model = DiffuRecSysRecommender(
+        form="history-cached", max_length=8, width=16, num_layers=1, num_heads=2, visibility="learned"
+    )
+    config = jaxrec.Config(
+        model=model,
+        data=DataConfig(simulated_users=60, simulated_items=40),
+        train=TrainConfig(epochs=1, batch_targets=64, steps_per_call=1, length_buckets=False),
+    )
+    run = jaxrec.fit(config, split, tmp_path / "learned")
+    flags = ("--workdir", run.workdir, "--steps", "2", "--no-timed", "--no-cache")
+    outcome = run_here("sampling.py", *flags, capsys=capsys)
+    assert outcome.code == 0, outcome.err
+    assert ["sampler", "steps", "samples", "HR@10", "NDCG@10", "coverage@10"] in [
+        line.split() for line in outcome.out.splitlines()
+    ]
+    refused = run_here("sampling.py", *flags, "--uncertainties", "0.1", capsys=capsys)
+    assert_one_sentence(refused, "--uncertainties", "learned")
