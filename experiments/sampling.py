@@ -102,7 +102,9 @@ def main(argv: list[str]) -> int:
             f"{arguments.workdir} holds a {type(run.recommender).__name__}, which has no reverse process; give a run"
             " of diffurec or diffurecsys"
         )
-    if arguments.uncertainties and has_learned_visibility(config_to_json(run.config)):
+    config = config_to_json(run.config)
+    del config["data"]
+    if arguments.uncertainties and has_learned_visibility(config):
         raise ValueError(
             f"--uncertainties: {arguments.workdir} has learned how much it sees of the noised target, and λ has no"
             " effect on it; leave the flag out"
@@ -118,9 +120,7 @@ def main(argv: list[str]) -> int:
     for way, variant in zip(ways, variants, strict=True):
         row, card = measure(variant, way, split, arguments)
         rows.append(row)
-        say(console, "  ".join(f"{name} {cell}" for name, cell in cells_of(row).items()))
-    config = config_to_json(run.config)
-    del config["data"]
+        say(console, "  ".join(f"{name} {cell}" for name, cell in cells_of(row, config).items()))
     content = {
         "kind": KIND,
         "command": f"python experiments/sampling.py {shown_flags(arguments)}",
@@ -201,31 +201,19 @@ def measure(
     return row, card
 
 
-def cells_of(row: dict[str, Any]) -> dict[str, str]:
-    """A row as text, by heading."""
-    cells = {
-        "sampler": row["sampler"],
-        "steps": str(row["steps"]),
-        "samples": str(row["samples"]),
-        "λ": f"{row['uncertainty']:g}",
-        **{heading: f"{row[name]:.4f}" for name, heading in METRICS.items()},
-    }
+def cells_of(row: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
+    """A row as text, by heading; without λ where it has no effect, and without the speed where it was not taken."""
+    cells = {"sampler": row["sampler"], "steps": str(row["steps"]), "samples": str(row["samples"])}
+    if not has_learned_visibility(config):
+        cells["λ"] = f"{row['uncertainty']:g}"
+    cells |= {heading: f"{row[name]:.4f}" for name, heading in METRICS.items()}
     return {**cells, "users/s": f"{row[SPEED]:,.0f}"} if SPEED in row else cells
-
-
-def lines_of(content: dict[str, Any]) -> list[dict[str, str]]:
-    """All rows as text, without λ where it has no effect."""
-    lines = [cells_of(row) for row in content["rows"]]
-    if has_learned_visibility(content["config"]):
-        for line in lines:
-            del line["λ"]
-    return lines
 
 
 def show(console: Console, content: dict[str, Any]) -> None:
     """The table on the terminal."""
     table = make_table(console)
-    lines = lines_of(content)
+    lines = [cells_of(row, content["config"]) for row in content["rows"]]
     for heading in lines[0]:
         table.add_column(heading, justify="right")
     for line in lines:
@@ -250,7 +238,7 @@ def shown_flags(arguments: SamplingArguments) -> str:
 def readme_table(content: dict[str, Any]) -> str:
     """The table in Markdown, under its protocol, with the command that made it."""
     protocol = describe_protocol(content["protocol"])
-    lines = lines_of(content)
+    lines = [cells_of(row, content["config"]) for row in content["rows"]]
     table = markdown_table(list(lines[0]), [list(line.values()) for line in lines])
     machine = describe_environment(content)
     return f"{content['model']}, {protocol}; by `{content['command']}` ({machine})\n\n{table}"
