@@ -1,6 +1,6 @@
 """Losses of the parts of a batch add up to the loss of the whole: what is drawn follows the row of the batch.
 
-Parts are rows along a mapped axis, so that one device can play several.
+Parts are rows along a mapped axis, so that one device can play several, or rows that it takes in turn.
 """
 
 import functools
@@ -13,11 +13,13 @@ import pytest
 from jaxrec.batch import SequenceBatch
 from jaxrec.losses import BinaryLoss, GeneralizedBinaryLoss, PairwiseLoss, SampledSoftmaxLoss
 from jaxrec.models.denoising import Objective
+from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
 from jaxrec.models.encoder import EncoderRecommender, Penalty
 from jaxrec.models.stosa import DistanceLoss
 from jaxrec.nn.vae_attention import VaeAttention
 from jaxrec.rows import rows_split_over
+from jaxrec.train.accumulation import TOKENS_IN_CACHE, default_parts, parts_of
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrec.train.state import create_state
 from jaxrec.train.step import make_train_step
@@ -74,29 +76,72 @@ def test_losses_of_the_parts_add_up(loss):
     np.testing.assert_allclose([jnp.sum(part) for part in parts], whole, rtol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "model",
-    [
-        EncoderRecommender(**TINY, rematerialise=True),
-        EncoderRecommender(**TINY, attention=VaeAttention(form="global"), penalties=(Penalty("kl", 1.0),)),
-        DiffuRecSysRecommender(**TINY, form="history-cached", objective=EVERY_OPTION, uncertainty=0.5),
-    ],
-    ids=["remat", "global", "every-option"],
+MODELS = {
+    "remat": EncoderRecommender(**TINY, rematerialise=True),
+    "global": EncoderRecommender(
+        **TINY, attention=VaeAttention(form="global"), penalties=(Penalty("kl", 1.0),)
+    ),
+    "every-option": DiffuRecSysRecommender(
+        **TINY, form="history-cached", objective=EVERY_OPTION, uncertainty=0.5
+    ),
+}
+SGD = make_optimizer(
+    OptimizerConfig(name="sgd", learning_rate=0.2, warmup_steps=0), steps_per_epoch=1, total_steps=10
 )
-def test_a_step_on_parts_over_two_axes_is_the_step_on_the_whole(model):
-    """Loss, gradient norm and parameters, the rows split over ``data`` and ``model`` in that order."""
-    optimizer = make_optimizer(
-        OptimizerConfig(name="sgd", learning_rate=0.2, warmup_steps=0), steps_per_epoch=1, total_steps=10
-    )
-    state, key, batch = create_state(model, optimizer, jax.random.key(0)), jax.random.key(1), make_batch()
 
-    whole = jax.jit(make_train_step(model, optimizer))(state, batch, key)
-    step = make_train_step(model, optimizer, axis_name=("data", "model"))
+
+@pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS)
+def stepped(request):
+    """A model, the arguments of a step, and what the step on the whole batch gives."""
+    model = request.param
+    arguments = (create_state(model, SGD, jax.random.key(0)), make_batch(), jax.random.key(1))
+    return model, arguments, jax.jit(make_train_step(model, SGD))(*arguments)
+
+
+def assert_close(found, expected):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-7)
+
+
+@pytest.mark.slow
+def test_a_step_on_parts_in_turn_is_the_step_on_the_whole(stepped):
+    """Loss, gradient norm and parameters."""
+    model, arguments, expected = stepped
+    step = make_train_step(model, SGD, parts_wanted=lambda batch: 4)
+    assert_close(jax.jit(step)(*arguments), expected)
+
+
+@pytest.mark.slow
+def test_a_step_on_parts_over_two_axes_is_the_step_on_the_whole(stepped):
+    """The rows split over ``data`` and ``model`` in that order, and in turn on each device."""
+    model, (state, batch, key), expected = stepped
+    step = make_train_step(model, SGD, axis_name=("data", "model"), parts_wanted=lambda batch: 2)
     for name in ("model", "data"):
         step = jax.vmap(step, in_axes=(None, 0, None), out_axes=None, axis_name=name)
     split = jax.tree.map(lambda leaf: leaf.reshape(2, 2, -1, *leaf.shape[1:]), batch)
-    for one, other in zip(
-        jax.tree.leaves(whole), jax.tree.leaves(jax.jit(step)(state, split, key)), strict=True
-    ):
-        np.testing.assert_allclose(other, one, rtol=2e-5, atol=2e-7)
+    assert_close(jax.jit(step)(state, split, key), expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "parts"), [(8, 1, 1), (8, 3, 2), (7, 6, 1), (4, 9, 4), (12, 6, 6)]
+)
+def test_parts_divide_the_rows(rows, wanted, parts):
+    assert parts_of(rows, wanted) == parts
+
+
+def test_parts_are_taken_where_a_cpu_gains_from_them():
+    batch = jax.tree.map(lambda leaf: jnp.tile(leaf, (TOKENS_IN_CACHE // 16, 1)), make_batch())
+    one_target = DiffuRecRecommender(**TINY)
+    assert default_parts(one_target, batch, "cpu") == LENGTH // 2
+    assert default_parts(one_target, batch, "gpu") == 1
+    assert default_parts(EncoderRecommender(**TINY), batch, "cpu") == 1
+    in_batch = DiffuRecRecommender(**TINY, loss_function=LOSSES["in-batch"])
+    assert default_parts(in_batch, batch, "cpu") == 1
+
+
+def test_in_batch_negatives_refuse_parts_in_turn():
+    model = EncoderRecommender(**TINY, loss_function=LOSSES["in-batch"])
+    step = make_train_step(model, SGD, parts_wanted=lambda batch: 2)
+    state = jax.eval_shape(lambda: create_state(model, SGD, jax.random.key(0)))
+    with pytest.raises(ValueError, match=r"in-batch negatives.*train\.accumulate to 1"):
+        jax.eval_shape(step, state, make_batch(), jax.random.key(1))

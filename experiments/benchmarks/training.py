@@ -244,7 +244,9 @@ def time_step(
         inputs = placement.put_batches(host)
     key = jax.device_put(jax.random.key(1, impl=config.train.random_bits), placement.replicated)
     state = placement.create_state(recommender, optimizer, jax.random.key(0))
-    step = placement.compile_step(recommender, optimizer, on_device=on_device)
+    step = placement.compile_step(
+        recommender, optimizer, on_device=on_device, accumulate=config.train.accumulate
+    )
     start = time.perf_counter()
     if hasattr(step, "lower"):
         step = step.lower(state, inputs, key).compile()

@@ -88,7 +88,7 @@ class _Timer:
         )
         self.key = jax.device_put(jax.random.key(1, impl=config.train.random_bits), placement.replicated)
         self.state = placement.create_state(recommender, optimizer, jax.random.key(0))
-        self.step = placement.compile_step(recommender, optimizer)
+        self.step = placement.compile_step(recommender, optimizer, accumulate=config.train.accumulate)
         first_call = [
             next(index for index in itertools.count() if plan.call(index).bucket == bucket)
             for bucket in range(len(plan.buckets))

@@ -16,7 +16,7 @@ from jaxrec.batch import SequenceBatch
 from jaxrec.data.shuffling import combine, permute
 
 TargetPositions = Literal["all", "last"]
-SHORTEST_BUCKET = 4
+SHORTEST_BUCKET: dict[TargetPositions, int] = {"all": 4, "last": 2}
 ROW_MULTIPLE = 8
 
 
@@ -50,12 +50,19 @@ class Call(NamedTuple):
     first: int
 
 
-def bucket_lengths(max_length: int) -> list[int]:
-    """Powers of two from 4 below ``max_length``, then ``max_length``."""
+def bucket_lengths(max_length: int, positions: TargetPositions = "all") -> list[int]:
+    """Powers of two from 4 below ``max_length``, then ``max_length``.
+
+    With ``positions="last"`` every prefix of a history is a window, most of them are short, and padding costs as much
+    as items do: from 2, and half-way between two powers as well, unless ``max_length`` is close.
+    """
     lengths = []
-    length = SHORTEST_BUCKET
+    length = SHORTEST_BUCKET[positions]
     while length < max_length:
         lengths.append(length)
+        half_way = length + length // 2
+        if positions == "last" and length > 2 and 8 * half_way < 7 * max_length:
+            lengths.append(half_way)
         length *= 2
     return [*lengths, max_length]
 
@@ -240,7 +247,7 @@ def plan_windows(
             f"none of the {len(num_targets)} users has two items in the training part, so there is no next item to"
             " learn; give longer histories or lower the filter"
         )
-    lengths = bucket_lengths(max_length) if length_buckets else [max_length]
+    lengths = bucket_lengths(max_length, positions) if length_buckets else [max_length]
     buckets: list[Bucket] = []
     low = 0
     for place, length in enumerate(lengths):

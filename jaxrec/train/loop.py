@@ -157,7 +157,9 @@ class Trainer:
         step_key = jax.random.fold_in(jax.random.key(seed, impl=config.random_bits), 1)
         self.step_key = place(step_key, placement.mesh, WHOLE)
         self.feed = make_feed(config.batch_source, items, plan, placement)
-        self.compiled_step = placement.compile_step(recommender, optimizer, on_device=self.feed.on_device)
+        self.compiled_step = placement.compile_step(
+            recommender, optimizer, on_device=self.feed.on_device, accumulate=config.accumulate
+        )
         self.progress = Progress()
         self.state: TrainState = placement.create_state(recommender, optimizer, init_key)
         restored = checkpoints.restore_latest(self.state, self.feed.checkpointable)

@@ -12,6 +12,9 @@ class TrainConfig:
       epochs: at most; early stopping usually ends sooner.
       batch_targets: targets of one optimizer step, padding included.
       steps_per_call: optimizer steps of one dispatch to the device.
+      accumulate: parts, at most, into which a device splits its rows of a batch to make their gradients one after the
+        other: the same step, but for rounding, in less memory. ``None``: 1, except on a CPU for models that train one
+        target a window, which take parts that its caches hold.
       batch_source: where batches are made: by the ``grain`` pipeline on the host, on the ``device`` that keeps the
         whole log, or ``auto``: on an accelerator where the log fits, else by Grain. The batches are the same.
       length_buckets: whether short histories go to short batches.
@@ -26,6 +29,7 @@ class TrainConfig:
     epochs: int = 200
     batch_targets: int = 4096
     steps_per_call: int = 4
+    accumulate: int | None = None
     batch_source: Literal["auto", "grain", "device"] = "auto"
     length_buckets: bool = True
     evaluate_every: int = 1
@@ -39,13 +43,14 @@ class TrainConfig:
             "epochs",
             "batch_targets",
             "steps_per_call",
+            "accumulate",
             "evaluate_every",
             "patience",
             "keep_checkpoints",
         )
         for name in positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"train.{name} must be at least 1, got {value}")
 
 
 __all__ = ["TrainConfig"]

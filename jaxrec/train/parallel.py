@@ -14,6 +14,7 @@ from jaxrec.item_table import is_item_table
 from jaxrec.mesh import DATA_AXIS, MODEL_AXIS, ParallelConfig, make_mesh, replicated
 from jaxrec.recommender import Recommender
 from jaxrec.sharding import param_shardings, split_axis
+from jaxrec.train.accumulation import default_parts
 from jaxrec.train.state import TrainState, create_state
 from jaxrec.train.step import Metrics, StepFunction, make_train_step, scan_steps
 from jaxrec.typing import Params, PRNGKey
@@ -98,7 +99,12 @@ class Placement:
         return jax.device_put(batches, self.batch_sharding)
 
     def compile_step(
-        self, recommender: Recommender, optimizer: optax.GradientTransformation, *, on_device: bool = False
+        self,
+        recommender: Recommender,
+        optimizer: optax.GradientTransformation,
+        *,
+        on_device: bool = False,
+        accumulate: int | None = None,
     ) -> InputStep:
         """Compiles ``steps(state, inputs, key)`` for S batches; the state's buffers are reused.
 
@@ -107,12 +113,17 @@ class Placement:
           optimizer: optax transformation.
           on_device: whether inputs are ``DeviceCall``, from which each device cuts its own rows, or batches as
             ``put_batches`` places them.
+          accumulate: as in ``TrainConfig``.
         """
         pmap = self.config.mode == "pmap"
         axes = None
         if pmap or self.num_devices > 1:
             axes = DATA_AXIS if pmap else BATCH_AXES
-        steps = scan_steps(make_train_step(recommender, optimizer, axes, self.table_axis))
+
+        def parts_wanted(batch: SequenceBatch) -> int:
+            return accumulate or default_parts(recommender, batch, self.mesh.devices.flat[0].platform)
+
+        steps = scan_steps(make_train_step(recommender, optimizer, axes, self.table_axis, parts_wanted))
         if on_device:
             steps = self._cutting(steps, axes)
         if pmap:

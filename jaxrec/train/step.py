@@ -11,6 +11,7 @@ from jaxrec.item_table import table_split_over
 from jaxrec.recommender import Recommender
 from jaxrec.rows import rows_split_over
 from jaxrec.train import gradients
+from jaxrec.train.accumulation import parts_of, value_and_gradient
 from jaxrec.train.state import TrainState
 from jaxrec.typing import Array, PRNGKey
 
@@ -23,6 +24,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     axis_name: str | tuple[str, ...] | None = None,
     table_axis: str | None = None,
+    parts_wanted: Callable[[SequenceBatch], int] = lambda batch: 1,
 ) -> StepFunction:
     """Builds ``step(state, batch, key) -> (state, metrics)`` for a batch of ``[B, L]`` arrays.
 
@@ -36,6 +38,8 @@ def make_train_step(
       axis_name: of ``jax.pmap`` or ``shard_map``, over which the rows of a batch are split (a tuple of axes: the
         last runs fastest); ``None`` under plain ``jit``.
       table_axis: which of them the rows of item tables are split over, in parameters and optimizer state.
+      parts_wanted: into how many parts, at most, the rows of a device's batch are split whose gradients are made one
+        after the other.
 
     Returns:
       The step; ``metrics`` holds ``loss``, ``grad_norm``, ``weight`` (the number of targets) and the
@@ -50,12 +54,13 @@ def make_train_step(
         step_key = jax.random.fold_in(key, state.step)
         weight = jnp.maximum(add_over_devices(jnp.sum(batch.weights)), 1.0)
 
-        def mean_loss(params):
+        def mean_loss(params, rows):
             with rows_split_over(axis_name):
-                output = recommender.loss(params, batch, step_key, step=state.step)
+                output = recommender.loss(params, rows, step_key, step=state.step)
             return output.total / weight, output.metrics
 
-        (loss, sums), gradient = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+        parts = parts_of(len(batch.items), parts_wanted(batch))
+        (loss, sums), gradient = value_and_gradient(mean_loss, state.params, batch, parts)
         loss, sums = add_over_devices((loss, sums))
         gradient = gradients.add_over_devices(gradient, axis_name)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)

@@ -31,6 +31,8 @@ def test_bucket_lengths():
     assert bucket_lengths(50) == [4, 8, 16, 32, 50]
     assert bucket_lengths(4) == [4]
     assert bucket_lengths(3) == [3]
+    assert bucket_lengths(50, "last") == [2, 4, 6, 8, 12, 16, 24, 32, 50]
+    assert bucket_lengths(8, "last") == [2, 4, 6, 8]
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,68 @@
+"""The gradient of a batch made in parts, one after the other, and added up: the same step in less memory."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxrec.batch import SequenceBatch
+from jaxrec.recommender import Recommender
+from jaxrec.rows import rows_in_turn
+from jaxrec.typing import Array, Params
+
+Loss = Callable[[Params, SequenceBatch], tuple[Array, dict[str, Array]]]
+
+TOKENS_IN_CACHE = 1024
+"""What a CPU trains fastest at once where a token costs more than its share of the softmax (2 cores, D 128)."""
+
+
+def default_parts(recommender: Recommender, batch: SequenceBatch, platform: str) -> int:
+    """How many parts are wanted where the user does not say.
+
+    Args:
+      recommender: one that trains a target a window spends its time in blocks of a transformer, whose
+        activations of a whole batch leave a CPU's caches; another spends it in the softmax.
+      batch: this device's rows ``[B, L]``.
+      platform: of the devices.
+    """
+    in_batch = getattr(getattr(recommender, "loss_function", None), "in_batch", False)
+    if platform != "cpu" or recommender.target_positions != "last" or in_batch:
+        return 1
+    return -(-batch.items.size // TOKENS_IN_CACHE)
+
+
+def parts_of(rows: int, wanted: int) -> int:
+    """The largest divisor of ``rows`` that is at most ``wanted``."""
+    return max(parts for parts in range(1, min(rows, wanted) + 1) if rows % parts == 0)
+
+
+def value_and_gradient(
+    loss: Loss, params: Params, batch: SequenceBatch, parts: int
+) -> tuple[tuple[Array, dict[str, Array]], Params]:
+    """What ``jax.value_and_grad(loss, has_aux=True)`` gives, its sums taken over the parts of the batch.
+
+    Args:
+      loss: from parameters and rows to a sum over the rows, and further such sums.
+      params: with respect to which.
+      batch: rows ``[B, L]`` of this device.
+      parts: how many; must divide B.
+    """
+    function = jax.value_and_grad(loss, has_aux=True)
+    if parts == 1:
+        return function(params, batch)
+
+    def of_part(index: Array, part: SequenceBatch):
+        with rows_in_turn(index, parts):
+            return function(params, part)
+
+    def add(total, numbered):
+        return jax.tree.map(jnp.add, total, of_part(*numbered)), None
+
+    split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+    numbered = (jnp.arange(parts, dtype=jnp.int32), split)
+    shapes = jax.eval_shape(of_part, *jax.tree.map(lambda leaf: leaf[0], numbered))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return jax.lax.scan(add, zeros, numbered)[0]
+
+
+__all__ = ["TOKENS_IN_CACHE", "default_parts", "parts_of", "value_and_gradient"]
