@@ -10,13 +10,13 @@ from jaxrec.batch import PADDING_ID
 from jaxrec.diffusion import GaussianProcess, Noise, Sampler, Schedule, TruncatedLinearSchedule
 from jaxrec.losses import Loss, SoftmaxLoss
 from jaxrec.models.denoising import DenoisingRecommender, Objective
-from jaxrec.models.encoder import ComputeType
+from jaxrec.models.sizes import check_sizes
 from jaxrec.nn.approximator import PrefixApproximator, PrefixContext
 from jaxrec.nn.dropout import Dropout
 from jaxrec.nn.embedding import ItemEmbedding, PositionEmbedding
 from jaxrec.nn.encoder import Activation
 from jaxrec.recommender import table_rows
-from jaxrec.typing import Array
+from jaxrec.typing import Array, ComputeType
 
 
 class HistoryInput(nn.Module):
@@ -169,17 +169,4 @@ class DiffuRecRecommender(DenoisingRecommender):
         )
 
 
-def check_sizes(recommender) -> None:
-    """Refuses sizes below 1 and a width that the heads do not divide.
-
-    Raises:
-      ValueError: names the field and its value.
-    """
-    for name in ("max_length", "width", "num_layers", "num_heads", "feed_forward_multiplier"):
-        if getattr(recommender, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(recommender, name)}")
-    if recommender.width % recommender.num_heads:
-        raise ValueError(f"width {recommender.width} is not divisible by num_heads {recommender.num_heads}")
-
-
-__all__ = ["DiffuRecRecommender", "HistoryInput", "PrefixNetwork", "check_sizes"]
+__all__ = ["DiffuRecRecommender", "HistoryInput", "PrefixNetwork"]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxrec.diffusion import GaussianProcess, Noise, Sampler, Schedule, TruncatedLinearSchedule
 from jaxrec.losses import Loss, SoftmaxLoss
 from jaxrec.models.denoising import DenoisingRecommender, Objective
-from jaxrec.models.diffurec import HistoryInput, PrefixNetwork, check_sizes
-from jaxrec.models.encoder import ComputeType
+from jaxrec.models.diffurec import HistoryInput, PrefixNetwork
+from jaxrec.models.sizes import check_sizes
 from jaxrec.nn.approximator import PrefixApproximator
 from jaxrec.nn.attention import DotProduct, attention_mask
 from jaxrec.nn.cross_attention import CrossAttentionForm
@@ -19,7 +19,7 @@ from jaxrec.nn.encoder import Activation, TransformerEncoder
 from jaxrec.nn.target_approximator import TargetApproximator, TargetContext
 from jaxrec.nn.target_signal import Visibility
 from jaxrec.recommender import table_rows
-from jaxrec.typing import Array
+from jaxrec.typing import Array, ComputeType
 
 
 class CachedNetwork(nn.Module):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxrec.batch import PADDING_ID, SequenceBatch, row_keys
 from jaxrec.losses import Loss, SoftmaxLoss
+from jaxrec.models.sizes import check_sizes, sized
 from jaxrec.nn.attention import DotProduct, attention_mask
 from jaxrec.nn.embedding import ItemEmbedding, SequenceInput
 from jaxrec.nn.encoder import Activation, TransformerEncoder
@@ -50,9 +51,6 @@ class SequenceEncoder(nn.Module):
 
     def setup(self):
         model, dtype = self.model, jnp.dtype(self.model.dtype)
-        attention = model.attention
-        if "max_length" in attention.__dataclass_fields__:
-            attention = attention.clone(max_length=model.max_length)
         self.item_embedding = ItemEmbedding(table_rows(model.num_items), model.width)
         self.sequence_input = SequenceInput(
             max_length=model.max_length,
@@ -65,7 +63,7 @@ class SequenceEncoder(nn.Module):
             num_layers=model.num_layers,
             num_heads=model.num_heads,
             hidden_width=model.feed_forward_multiplier * model.width,
-            attention=attention,
+            attention=sized(model.attention, model.max_length),
             dropout_rate=model.dropout_rate,
             attention_dropout_rate=model.attention_dropout_rate,
             activation=model.activation,
@@ -128,11 +126,7 @@ class EncoderRecommender:
     rematerialise: bool = False
 
     def __post_init__(self):
-        if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is not divisible by num_heads {self.num_heads}")
-        for name in ("max_length", "width", "num_layers", "num_heads", "feed_forward_multiplier"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_sizes(self)
 
     @property
     def target_positions(self) -> Literal["all", "last"]:
@@ -242,4 +236,4 @@ class EncoderRecommender:
         return params["item_embedding"]["table"]
 
 
-__all__ = ["ComputeType", "EncoderRecommender", "Penalty", "SequenceEncoder"]
+__all__ = ["EncoderRecommender", "Penalty", "SequenceEncoder"]

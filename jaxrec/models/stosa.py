@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from jaxrec.batch import SequenceBatch
 from jaxrec.item_table import take_rows
 from jaxrec.losses import Loss, SoftmaxLoss
-from jaxrec.models.encoder import ComputeType
+from jaxrec.models.sizes import check_sizes, sized
 from jaxrec.negatives import draw_negatives
 from jaxrec.nn.attention import attention_mask
 from jaxrec.nn.embedding import ItemEmbedding
 from jaxrec.nn.stochastic import Gaussian, WassersteinScores, deviation, positive
 from jaxrec.nn.stochastic_encoder import DistributionalEncoder, GaussianInput
 from jaxrec.recommender import LossOutput, table_rows
-from jaxrec.typing import Array, Params, PRNGKey
+from jaxrec.typing import Array, ComputeType, Params, PRNGKey
 
 
 def to_points(gaussian: Gaussian) -> Array:
@@ -84,9 +84,6 @@ class StosaEncoder(nn.Module):
 
     def setup(self):
         model, dtype = self.model, jnp.dtype(self.model.dtype)
-        attention = model.attention
-        if "max_length" in attention.__dataclass_fields__:
-            attention = attention.clone(max_length=model.max_length)
         rows = table_rows(model.num_items)
         self.mean_embedding = ItemEmbedding(rows, model.width)
         self.covariance_embedding = ItemEmbedding(rows, model.width)
@@ -95,7 +92,7 @@ class StosaEncoder(nn.Module):
             num_layers=model.num_layers,
             num_heads=model.num_heads,
             hidden_width=model.feed_forward_multiplier * model.width,
-            attention=attention,
+            attention=sized(model.attention, model.max_length),
             dropout_rate=model.dropout_rate,
             attention_dropout_rate=model.attention_dropout_rate,
             dtype=dtype,
@@ -146,11 +143,7 @@ class StosaRecommender:
     dtype: ComputeType = "float32"
 
     def __post_init__(self):
-        if self.width % self.num_heads:
-            raise ValueError(f"width {self.width} is not divisible by num_heads {self.num_heads}")
-        for name in ("max_length", "width", "num_layers", "num_heads", "feed_forward_multiplier"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_sizes(self)
 
     @property
     def target_positions(self) -> Literal["all", "last"]:
