@@ -5,8 +5,8 @@
 It needs jax; packages that are missing are installed from a folder of wheels (``--wheels``) into the folder of
 results, for such a machine often has no way out. Every stage has a limit of time. A stage that was finished is
 not run again, one that was cut off goes on: benchmarks by row, trainings from their checkpoints. ``--minutes``
-ends the whole in time for the machine to be given back; ``--pack`` then leaves one file to take along, and
-``--unpack`` takes up from it on the next machine (without checkpoints: a training that was cut off starts anew).
+ends the whole in time, as on a machine that is rented by the hour; ``--pack`` then leaves one file to take along,
+and ``--unpack`` takes up from it elsewhere (without checkpoints: a training that was cut off starts anew).
 ``--small`` does all of it at tiny sizes on the CPU, to see whether it runs.
 """
 
@@ -79,9 +79,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/accelerator"), help="folder of the results")
     parser.add_argument("--stages", default="", help=f"some of {','.join(names)}; all if empty")
     parser.add_argument(
-        "--beauty", default="amazon-beauty", help="Amazon Beauty: a file, or a prepared folder"
+        "--beauty", default="amazon-2014-beauty", help="Amazon Beauty: a name, a file, or a prepared folder"
     )
-    parser.add_argument("--ml-1m", default="movielens-1m", help="MovieLens-1M: a file, or a prepared folder")
+    parser.add_argument(
+        "--ml-1m", default="movielens-1m", help="MovieLens-1M: a name, a file, or a prepared folder"
+    )
     parser.add_argument("--seeds", default="0,1,2", help="of the full trainings")
     parser.add_argument("--wheels", type=Path, help="folder of wheels for what is not installed")
     parser.add_argument("--minutes", type=float, default=0.0, help="for all stages; 0 is no limit")

@@ -75,8 +75,9 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
       OSError: a config file cannot be read.
     """
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--preset", "--config", "--workdir", "--loss", "--data"):
+    for flag in ("--preset", "--config", "--workdir", "--loss"):
         peek.add_argument(flag, default="")
+    peek.add_argument("--data", "--data.source", default="")
     given, _ = peek.parse_known_args(argv)
     base, name = _base_config(given.preset, given.config, given.workdir, given.data)
     if given.loss:

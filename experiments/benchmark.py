@@ -1,9 +1,8 @@
 """Measures speed and memory of every part of the road; ``benchmark.py --help`` tells how.
 
-It needs jax and rich alone; what needs grain or polars is skipped where they are missing.
+It needs jax, flax, optax and rich; what needs grain or polars is skipped where they are missing.
 """
 
-import shlex
 import sys
 
 from benchmarks.apart import run_apart
@@ -12,6 +11,7 @@ from benchmarks.plots import draw_plots
 from benchmarks.report import HEADINGS, Report, describe_environment, json_path, line_of
 from benchmarks.sections import SECTIONS, request_of, run_case
 from benchmarks.settings import PROGRAM, Settings, parse_settings
+from commands import shown_command
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     settings = parse_settings(argv)
     console = Console(highlight=False)
     sections = chosen_sections(settings)
-    report = Report(json_path(settings.json), f"{PROGRAM} {shlex.join(argv)}".strip())
+    report = Report(json_path(settings.json), shown_command(PROGRAM, argv))
     machine = run_apart("benchmarks.device:environment")
     failures = 0
     for section in sections:
@@ -32,7 +32,8 @@ def main(argv: list[str]) -> int:
         for case in SECTIONS[section].cases(settings):
             console.print(f"[dim]{section}: {escape(str(case))}[/]", soft_wrap=True)
             request = request_of(settings, case)
-            found = [] if settings.again else report.measured(section, request, {"environment": machine})
+            again = settings.again or settings.trace  # a profile is of a run
+            found = [] if again else report.measured(section, request, {"environment": machine})
             if found:
                 console.print("[dim]measured before; --again measures it anew[/]")
             else:
@@ -62,7 +63,7 @@ def chosen_sections(settings: Settings) -> list[str]:
 def print_section(console: Console, section: str, records: list[dict]) -> None:
     """One line a record, under the machine that it was measured on."""
     measured = [record for record in records if "environment" in record]
-    where = f": {describe_environment(measured[0])}" if measured else ""
+    where = f": {describe_environment(*measured)}" if measured else ""
     console.print(f"\n[bold]{section}[/]{escape(where)}", soft_wrap=True)
     table = Table(box=None, pad_edge=False, show_lines=False)
     for heading in HEADINGS:

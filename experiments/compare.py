@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands import shown_command, shown_path
 from comparison.members import RANDOM, Member, make_members
 from comparison.plots import draw_plots
 from comparison.report import TERMINAL_HEADINGS, describe_protocol, markdown_report, notes, short_table
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
         records,
         protocols,
         baseline=baseline,
-        command=command(argv),
+        command=shown_command(PROGRAM, argv),
         run_commands={(record.name, record.seed): run_command(arguments, record) for record in records},
         timing=timing,
     )
@@ -120,7 +121,8 @@ def run_command(arguments: CompareArguments, record: RunRecord) -> str:
     """One run by itself, from its config, which is in the results as well; nothing for random lists."""
     if record.name == RANDOM:
         return ""
-    directory = Path(arguments.workdir) / arguments.data_name / f"{record.name}-seed{record.seed}"
+    workdir = Path(shown_path(arguments.workdir))
+    directory = workdir / arguments.data_name / f"{record.name}-seed{record.seed}"
     flags = ["--config", str(directory / artifact.CONFIG), "--workdir", str(directory)]
     return f"python experiments/train.py {shlex.join(flags)}"
 

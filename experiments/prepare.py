@@ -15,6 +15,8 @@ from jaxrec.data.catalog import unknown_name
 from jaxrec.data.interactions import Interactions
 
 Format = Literal["auto", "events", "sequences", "movielens", "amazon"]
+COLUMN_FLAGS = ("user", "item", "time", "rating")
+CHOICE_FLAGS = ("min_rating", "duplicates")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class PrepareArguments:
       user: column of the user; guessed if empty.
       item: column of the item; guessed if empty.
       time: column of the time; guessed if empty, and without one the file's order counts.
-      min_rating: interactions rated lower are left out.
+      min_rating: interactions rated lower are left out; for files with ratings.
       rating: column of the rating; guessed if empty.
       duplicates: what to do with repeated interactions of a user with an item; first and last keep one.
       items: file with titles and categories (item<TAB>title<TAB>categories), if any.
@@ -96,11 +98,28 @@ def list_public_data(console: Console) -> None:
         say(console, f"[bold]{entry.name}[/]  {escape(entry.description)}  [dim]{escape(entry.terms)}[/]")
 
 
+def refuse(arguments: PrepareArguments, names: tuple[str, ...], kind: str) -> None:
+    """Refuses flags that have no effect on a kind of data.
+
+    Raises:
+      ValueError: one of them is given.
+    """
+    for field in dataclasses.fields(PrepareArguments):
+        if field.name in names and getattr(arguments, field.name) != field.default:
+            flag = f"--{field.name.replace('_', '-')}"
+            raise ValueError(f"{flag} has no effect on {kind}; leave it out, or prepare the file itself")
+
+
 def read(arguments: PrepareArguments, console: Console) -> Interactions:
-    """The log, unfiltered."""
+    """The log, unfiltered.
+
+    Raises:
+      ValueError: a flag has no effect on this kind of data, or the data is wrong.
+    """
     first = arguments.data[0]
     if arguments.format == "auto" and len(arguments.data) == 1 and not Path(first).exists():
         if first in data.available():
+            refuse(arguments, (*COLUMN_FLAGS, *CHOICE_FLAGS), f"the public data set {first}")
             with DownloadBar(console, first) as bar:
                 return data.load(first, progress=bar)
         if not Path(first).suffix:
@@ -110,13 +129,16 @@ def read(arguments: PrepareArguments, console: Console) -> Interactions:
     if kind == "auto":
         kind = "sequences" if first.removesuffix(".gz").endswith(".seq.txt") else "events"
     if kind == "sequences":
+        refuse(arguments, (*COLUMN_FLAGS, *CHOICE_FLAGS), "files of sequences")
         return data.read_sequences(paths)
     if kind in ("movielens", "amazon"):
+        refuse(arguments, COLUMN_FLAGS, f"files of the format {kind}, whose columns are known")
         if len(paths) > 1:
             raise ValueError(
                 f"--format {kind} reads one file, and there are {len(paths)}: {', '.join(paths)}"
             )
-        return (data.read_movielens if kind == "movielens" else data.read_amazon)(first)
+        read_format = data.read_movielens if kind == "movielens" else data.read_amazon
+        return read_format(first, min_rating=arguments.min_rating, duplicates=arguments.duplicates)
     return data.read_interactions(
         paths,
         user=arguments.user or None,

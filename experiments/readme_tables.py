@@ -38,7 +38,7 @@ def benchmark_tables(contents: list[dict[str, Any]]) -> str:
         if not records:
             raise ValueError(f"the benchmark of `{content['command']}` holds no measured record")
         parts.append(
-            f"{describe_environment(records[0])}; by `{content['command']}`\n\n"
+            f"{describe_environment(*records)}; by `{content['command']}`\n\n"
             f"{markdown_table(HEADINGS, [line_of(record) for record in records])}"
         )
     return "\n\n".join(parts)

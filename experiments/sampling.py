@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from benchmarks.device import environment
 from benchmarks.report import describe_environment, markdown_table
+from commands import shown_path
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
 from rich.console import Console
 from rich.markup import escape
@@ -222,9 +223,8 @@ def show(console: Console, content: dict[str, Any]) -> None:
 
 
 def shown_flags(arguments: SamplingArguments) -> str:
-    """The flags that decide the figures; of an absolute path, which is this machine's own, the name alone."""
-    workdir = Path(arguments.workdir)
-    flags = [f"--workdir {workdir.name if workdir.is_absolute() else workdir}"]
+    """The flags that decide the figures."""
+    flags = [f"--workdir {shown_path(arguments.workdir)}"]
     for field in dataclasses.fields(SamplingArguments):
         value = getattr(arguments, field.name)
         if (
@@ -232,7 +232,8 @@ def shown_flags(arguments: SamplingArguments) -> str:
             and value != field.default
         ):
             flags.append(f"--{field.name} {value}")
-    return " ".join([*flags, *([] if arguments.exclude_seen else ["--no-exclude-seen"])])
+    switches = {"--no-exclude-seen": arguments.exclude_seen, "--no-timed": arguments.timed}
+    return " ".join([*flags, *(flag for flag, on in switches.items() if not on)])
 
 
 def readme_table(content: dict[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 import csv
 import importlib.util
+import json
 import os
-import shlex
 from pathlib import Path
 
 import jax
 from arguments import parse_train_arguments
+from commands import shown_command
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say, script_path
 from rich.console import Console
 from rich.markup import escape
@@ -24,6 +25,7 @@ from jaxrec.train.logging import Record, Reporter, RichProgress, Several, Silent
 SHOWN_USERS = 3
 EXAMPLE_HISTORIES = "example-histories.csv"
 TRAINING = "training.json"
+PROGRAM = "python experiments/train.py"
 OWN_FLAGS = (
     "--workdir",
     *(f"--distributed.{name}" for name in ("coordinator", "processes", "process-index", "timeout")),
@@ -59,17 +61,27 @@ def main(argv: list[str]) -> int:
         return 128 + run.interrupted
     if not counter.calls and not isinstance(run.recommender, PopularityRecommender):
         say(console, "this run is complete already; its results:")
-    record_training(run, arguments.preset or "model", argv)
+    record_training(run, arguments.preset, argv)
     show_results(console, run, split, arguments.preset or "model")
     return 0
 
 
 def record_training(run: jaxrec.Run, name: str, argv: list[str]) -> None:
-    """Writes what made the run into its directory, for the results that cite it."""
+    """Writes what made the run into its directory, for the results that cite it.
+
+    A run that went on, or was looked at, by its directory keeps the preset and the command of its beginning; further
+    flags are added to it.
+    """
     leaves = jax.tree.leaves(run.params)
+    written = run.workdir / TRAINING
+    made_by = {"preset": name or "model", "command": train_command(argv)}
+    if not name and written.exists():
+        former = json.loads(written.read_text(encoding="utf-8"))
+        further = made_by["command"].removeprefix(PROGRAM)
+        begun = former["command"].removesuffix(further) if further else former["command"]
+        made_by = {"preset": former["preset"], "command": begun + further}
     record = {
-        "preset": name,
-        "command": shown_command(argv),
+        **made_by,
         "seconds": round(run.training_seconds, 1),
         "parameters": sum(leaf.size for leaf in leaves),
         "device": jax.devices()[0].device_kind,
@@ -78,18 +90,13 @@ def record_training(run: jaxrec.Run, name: str, argv: list[str]) -> None:
         "cores": os.cpu_count(),
     }
     with artifact.writing(run.workdir):
-        artifact.write_json(run.workdir / TRAINING, record)
+        artifact.write_json(written, record)
 
 
-def shown_command(argv: list[str]) -> str:
+def train_command(argv: list[str]) -> str:
     """The command without what is this machine's own: the run's directory, the folders of files, other processes."""
-    kept, previous = [], ""
-    for word in argv:
-        own = any(word == flag or previous == flag or word.startswith(flag + "=") for flag in OWN_FLAGS)
-        if not own and word != "--distributed.auto":
-            kept.append(Path(word).name if Path(word).exists() else word)
-        previous = word
-    return shlex.join(["python", "experiments/train.py", *kept])
+    argv = [word for word in argv if word != "--distributed.auto"]
+    return shown_command(PROGRAM, argv, without=OWN_FLAGS)
 
 
 def reporters(console: Console, workdir: Path) -> list[Reporter]:

@@ -138,6 +138,8 @@ def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
         for line in differences(former.get("train"), now["train"], "train")
         if line.split(":")[0] in DECISIVE_TRAIN_FIELDS
     ]
+    former_ranking, ranking = (part["evaluation"]["exclude_seen"] for part in (former, now))
+    changed += differences(former_ranking, ranking, "evaluation.exclude_seen")  # it chooses the checkpoint
     if changed:
         raise ValueError(
             f"{workdir} holds a run of another configuration ({'; '.join(changed)}); choose another workdir, or repeat"

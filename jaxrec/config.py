@@ -148,7 +148,7 @@ def read_config(path: str | Path) -> Config:
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[str]:
-    """Where two JSON objects differ: ``"model.width: 64 here, 128 there"``."""
+    """Where two JSON objects differ: ``"model.width: 64 there, 128 here"``, the first being there."""
     if isinstance(first, dict) and isinstance(second, dict):
         return [
             line

@@ -12,6 +12,7 @@ nothing was left) and scores float32. Ids are internal; the file with the ending
 the external ones, ``item,item_id`` a line.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ import numpy as np
 from jaxrec import artifact
 from jaxrec.bulk import trained_items
 from jaxrec.recommend import recommend
+from jaxrec.recommender import Recommender
 from jaxrec.typing import Array
 
 if TYPE_CHECKING:
@@ -31,12 +33,12 @@ if TYPE_CHECKING:
 
 def exported_recommend(run: "Run", *, k: int, platforms: tuple[str, ...]) -> jax.export.Exported:
     """The exported program of a run; batch and length of the exclusion list are symbolic."""
-    params = jax.tree.map(np.asarray, run.params)
+    params, recommender = jax.tree.map(np.asarray, run.params), _for_any_platform(run.recommender)
     allowed = trained_items(run.recommender, run.item_counts)
 
     def program(items: Array, exclude: Array, seed: Array) -> tuple[Array, Array]:
         lists = recommend(
-            run.recommender,
+            recommender,
             jax.tree.map(jnp.asarray, params),
             items,
             k=k,
@@ -53,6 +55,14 @@ def exported_recommend(run: "Run", *, k: int, platforms: tuple[str, ...]) -> jax
         jax.ShapeDtypeStruct((batch, seen), jnp.int32),
         jax.ShapeDtypeStruct((), jnp.uint32),
     )
+
+
+def _for_any_platform(recommender: Recommender) -> Recommender:
+    """The same model without operations that one platform alone has (fused attention on NVIDIA GPUs)."""
+    attention = getattr(recommender, "attention", None)
+    if not getattr(attention, "fused", False):
+        return recommender
+    return dataclasses.replace(recommender, attention=attention.clone(fused=False))
 
 
 def export_run(run: "Run", path: Path, *, k: int, platforms: tuple[str, ...]) -> Path:

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxrec.choices import check_choices
+
 DATA_AXIS, MODEL_AXIS = "data", "model"
 
 
@@ -33,6 +35,7 @@ class ParallelConfig:
     model_devices: int = 1
 
     def __post_init__(self):
+        check_choices(self)
         if self.devices < 0:
             raise ValueError(f"parallel.devices must not be negative, got {self.devices}")
         if self.model_devices < 1:

@@ -15,7 +15,8 @@ from jaxrec.packing import loop_blocks, pack, read_block, write_block
 from jaxrec.random_bits import row_integers
 from jaxrec.typing import Array, PRNGKey
 
-GATHER_BYTES = 2**25
+GATHER_BYTES = {"cpu": 2**25, "accelerator": 2**28}
+"""Most bytes of gathered rows at once."""
 
 
 class ScoreLoss(Protocol):
@@ -75,7 +76,8 @@ def _forward(loss, num_items, axis, query, items, targets, negatives, weights):
     query, candidates, weights = (gather_tokens(axis, array) for array in (query, candidates, weights))
     count, width = query.shape
     row_bytes = 4 * width * (negatives.shape[1] + 1)
-    block = min(count, loss.block or max(1, GATHER_BYTES // row_bytes))
+    most = GATHER_BYTES["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    block = min(count, loss.block or max(1, most // row_bytes))
     tokens = pack(query, candidates, weights, block, jnp.float32)
 
     def losses_of(scores):

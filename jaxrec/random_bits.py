@@ -62,9 +62,9 @@ def counters(shape: tuple[int, ...]) -> Array:
 def row_counters(shape: tuple[int, ...]) -> Array:
     """``counters`` of the whole batch, at this device's rows: uint32 of ``shape``, which is that of the part."""
     part = row_part()
-    if isinstance(part, int):
+    if isinstance(part, int) and part == 0:
         return counters(shape)
-    return counters(shape) + part.astype(jnp.uint32) * jnp.uint32(math.prod(shape) & 0xFFFFFFFF)
+    return counters(shape) + jnp.asarray(part, jnp.uint32) * jnp.uint32(math.prod(shape) & 0xFFFFFFFF)
 
 
 def row_normal(key: PRNGKey, shape: tuple[int, ...]) -> Array:

@@ -1,4 +1,4 @@
-"""The seam between models and everything else: a recommender ranks by inner product.
+"""The interface between models and everything else: a recommender ranks by inner product.
 
 Training, evaluation, top-k, export and checkpoints know this protocol only; a new model is one
 file in ``jaxrec/models`` that implements it.

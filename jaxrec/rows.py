@@ -78,4 +78,4 @@ def gather_rows(array: Array) -> Array:
     return array
 
 
-__all__ = ["gather_rows", "row_part", "rows_split_over"]
+__all__ = ["gather_rows", "row_part", "rows_in_turn", "rows_split_over"]

@@ -15,7 +15,7 @@ from jaxrec.random_bits import (
     row_normal,
     row_uniform,
 )
-from jaxrec.rows import gather_rows, row_part, rows_split_over
+from jaxrec.rows import gather_rows, row_part, rows_in_turn, rows_split_over
 
 KEY = jax.random.key(0)
 
@@ -70,6 +70,14 @@ def over_parts(function, sizes: tuple[int, ...]):
         part = jax.vmap(part, axis_name=name)
     parts = part(jnp.zeros(sizes))
     return np.asarray(parts).reshape(-1, *parts.shape[len(sizes) :])
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("as_array", [True, False])
+def test_rows_in_turn_have_their_own_counters(number, as_array):
+    with rows_in_turn(jnp.int32(number) if as_array else number, 3):
+        part = row_counters((2, 5))
+    np.testing.assert_array_equal(part, counters((6, 5))[2 * number : 2 * number + 2])
 
 
 DRAWS = {

@@ -14,6 +14,7 @@ import jaxrec
 from jaxrec import artifact, data
 from jaxrec.batch import row_keys
 from jaxrec.bulk import popular_items, trained_items
+from jaxrec.config import EvaluationConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
@@ -214,6 +215,9 @@ def test_another_configuration_is_refused(run, split):
     other_keys = dataclasses.replace(config, train=dataclasses.replace(config.train, random_bits="rbg"))
     with pytest.raises(ValueError, match=r"another configuration \(train.random_bits: 'threefry2x32' there"):
         jaxrec.fit(other_keys, split, run.workdir)
+    with_seen = dataclasses.replace(config, evaluation=EvaluationConfig(exclude_seen=False))
+    with pytest.raises(ValueError, match=r"another configuration \(evaluation.exclude_seen: True there"):
+        jaxrec.fit(with_seen, split, run.workdir)
 
 
 @pytest.mark.parametrize(("decay", "refused"), [("cosine", True), ("linear", True), ("step", False)])

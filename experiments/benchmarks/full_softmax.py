@@ -171,9 +171,9 @@ def describe(case: dict[str, Any], results: dict[str, Any]) -> tuple[str, str]:
         beside = results["memory_beside_bytes"] / 2**30
         figure += f", {beside:.2f} GiB beside parameters, gradients and optimizer state"
     if "limit_bytes" in results:
-        held = "held" if results["within_limit"] else "NOT held"
+        held = "met" if results["within_limit"] else "NOT met"
         of = "in all" if results["limit_of"] == "peak_memory_bytes" else "beside"
-        figure += f" (limit {results['limit_bytes'] / 2**30:.3g} GiB {of}: {held})"
+        figure += f" (our goal, {results['limit_bytes'] / 2**30:.3g} GiB {of}: {held})"
     return what, figure
 
 

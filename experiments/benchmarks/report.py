@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +132,23 @@ def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> s
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (headings, rule, *rows))
 
 
-def describe_environment(record: dict[str, Any]) -> str:
-    """Machine, versions, load and date in one line."""
-    facts = record["environment"]
+def describe_environment(*records: dict[str, Any]) -> str:
+    """Machine, versions, days and load of records of one machine, in one line."""
+    facts = records[0]["environment"]
+    days, loads = (
+        _range(record["environment"][name] for record in records) for name in ("date", "load_average")
+    )
     device = facts["processor"] if facts["platform"] == "cpu" else facts["device"]
     return (
         f"{device}, {facts['cores']} cores; jaxrec {facts['jaxrec']}, jax {facts['jax']}, Python"
-        f" {facts['python']}; {facts['date'][:10]}, load average {facts['load_average']}"
+        f" {facts['python']}; {days}, load average {loads}"
     )
+
+
+def _range(values: Iterable[str | float]) -> str:
+    """The smallest and the largest; of times, the days."""
+    found = sorted(value[:10] if isinstance(value, str) else value for value in values)
+    return str(found[0]) if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
 
 
 def markdown_report(content: dict[str, Any]) -> str:
@@ -149,7 +158,7 @@ def markdown_report(content: dict[str, Any]) -> str:
     for machine in machines:
         records = [record for record in content["records"] if machine_words(record) == machine]
         if machine:
-            parts.append(describe_environment(records[0]))
+            parts.append(describe_environment(*records))
         for section in SECTIONS:
             lines = [(*line_of(record), *_when(record)) for record in records if record["section"] == section]
             if lines:

@@ -5,6 +5,8 @@ import dataclasses
 import re
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from commands import shown_path
+
 from benchmarks.dataset import Arrays, load_arrays, missing
 from jaxrec.config import Config
 from jaxrec.mesh import ParallelConfig
@@ -58,7 +60,7 @@ ABOUT_THE_RUN = ("json", "again", "debug", "quick", "trace", "peers_python")
 class Settings:
     """Measures speed and memory of training, recommending, reading and preparing data, and of the softmax.
 
-    python experiments/benchmark.py --data ../shared/data/amazon-beauty.seq.txt.gz --json results/beauty.json
+    python experiments/benchmark.py --data events.csv --json results/events.json
 
     Each case runs in a process of its own, nothing else should run on the machine. Several values of a flag
     are separated by spaces or commas. Sections whose packages are not installed are skipped. With --json, cases
@@ -166,9 +168,10 @@ class Settings:
     def digest(self) -> dict[str, Any]:
         """The flags that decide a case's figures and do not stand in the case: those not at their defaults."""
         default = Settings()
+        shown = {**vars(self), "data": shown_path(self.data)}
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in vars(self).items()
+            for name, value in shown.items()
             if name not in MEASURED_BY + ABOUT_THE_RUN and value != getattr(default, name)
         }
 

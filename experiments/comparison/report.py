@@ -104,6 +104,15 @@ def notes(content: dict[str, Any]) -> str:
         f" averaged over seeds, against {content['baseline']}, with the sign of the difference; not corrected for the"
         " number of models, and blind to what other seeds would give."
     )
+    if any(
+        "cc@10" in model["mean"]
+        for found in content["protocols"].values()
+        for model in found["models"].values()
+    ):
+        text += (
+            " CC: share of all categories that a list covers; F = 2 q CC / (q + CC) with q = (HR + NDCG) / 2;"
+            " coverage: share of all items that stand in some list."
+        )
     if timing:
         text += (
             f" Step and recommendation: seconds of a training step, and of top 10 for one user in bulk, over those"
@@ -196,7 +205,7 @@ def _cost_table(content: dict[str, Any]) -> str:
     headings = [
         "model",
         "parameters",
-        "training, as the machine was free",
+        "training (beside other work, pauses included)",
         "step",
         "ratio",
         "steps of an epoch",

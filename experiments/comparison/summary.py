@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from commands import shown_path
 
 from comparison.runs import KEPT_VALUES, RunRecord
 from jaxrec.config import differences
@@ -105,6 +106,17 @@ def _groups(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return groups
 
 
+def _without_folders(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a run, whose config names files without this machine's folders."""
+    if "config" not in facts:
+        return facts
+    data = {
+        key: shown_path(value) if isinstance(value, str) else value
+        for key, value in facts["config"]["data"].items()
+    }
+    return {**facts, "config": {**facts["config"], "data": data}}
+
+
 def content_of(
     records: Sequence[RunRecord],
     protocols: Sequence[str],
@@ -129,7 +141,7 @@ def content_of(
             "name": record.name,
             "seed": record.seed,
             "command": run_commands[record.name, record.seed],
-            **record.facts,
+            **_without_folders(record.facts),
             "results": {
                 protocol: {key: value for key, value in record.results[protocol].items() if key != "groups"}
                 for protocol in protocols

@@ -119,8 +119,11 @@ def _widths(max_length: int, longest: int) -> list[int]:
 
 
 def _batch_rows(rows: int, batch_size: int, width: int) -> int:
-    """Rows of a batch: no more than there are, and few where histories are very long."""
-    few = 1 if rows == 1 else -(-rows // ROW_MULTIPLE) * ROW_MULTIPLE  # one person waits for one row
+    """Rows of a batch: about as many as there are, and few where histories are very long.
+
+    A power of two, so that lists for varying numbers of users need few programs; a single person waits for one row.
+    """
+    few = 1 if rows == 1 else max(ROW_MULTIPLE, 1 << (rows - 1).bit_length())
     return max(1, min(batch_size, few, max(ROW_MULTIPLE, SEEN_CELLS // width)))
 
 

@@ -48,7 +48,7 @@ class CallSource(grain.RandomAccessDataSource):
         )
 
     def __repr__(self) -> str:
-        # Grain stores this in a checkpoint and compares it on restore, so it names what decides the data.
+        # What Grain's messages name; whether a checkpoint fits these buckets, the training loop checks.
         buckets = [(bucket.length, bucket.rows_per_batch, bucket.num_rows) for bucket in self.plan.buckets]
         return f"CallSource(seed={self.plan.seed}, steps={self.plan.steps}, buckets={buckets})"
 

@@ -118,7 +118,8 @@ class WindowPlan:
         return sum(self._calls_before(bucket, epoch) for bucket in self.buckets)
 
     def _calls_before(self, bucket: Bucket, epoch: int) -> int:
-        return epoch * bucket.num_rows // (self.steps * bucket.rows_per_batch)
+        # Rounded up, so that also the first epoch of a small data set has a call of every bucket.
+        return -(-epoch * bucket.num_rows // (self.steps * bucket.rows_per_batch))
 
     def epoch_of(self, index: int) -> int:
         """The epoch that call ``index`` belongs to."""

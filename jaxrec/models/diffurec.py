@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxrec.batch import PADDING_ID
 from jaxrec.diffusion import GaussianProcess, Noise, Sampler, Schedule, TruncatedLinearSchedule
 from jaxrec.losses import Loss, SoftmaxLoss
+from jaxrec.models.checks import check_settings
 from jaxrec.models.denoising import DenoisingRecommender, Objective
-from jaxrec.models.sizes import check_sizes
 from jaxrec.nn.approximator import PrefixApproximator, PrefixContext
 from jaxrec.nn.dropout import Dropout
 from jaxrec.nn.embedding import ItemEmbedding, PositionEmbedding
@@ -121,7 +121,7 @@ class DiffuRecRecommender(DenoisingRecommender):
     dtype: ComputeType = "float32"
 
     def __post_init__(self) -> None:
-        check_sizes(self)
+        check_settings(self)
         _ = self.sampler  # refuses wrong sampler settings at construction
 
     @property

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from jaxrec.diffusion import GaussianProcess, Noise, Sampler, Schedule, TruncatedLinearSchedule
 from jaxrec.losses import Loss, SoftmaxLoss
+from jaxrec.models.checks import check_settings
 from jaxrec.models.denoising import DenoisingRecommender, Objective
 from jaxrec.models.diffurec import HistoryInput, PrefixNetwork
-from jaxrec.models.sizes import check_sizes
 from jaxrec.nn.approximator import PrefixApproximator
 from jaxrec.nn.attention import DotProduct, attention_mask
 from jaxrec.nn.cross_attention import CrossAttentionForm
@@ -123,7 +123,7 @@ class DiffuRecSysRecommender(DenoisingRecommender):
     dtype: ComputeType = "float32"
 
     def __post_init__(self) -> None:
-        check_sizes(self)
+        check_settings(self)
         if self.form not in ("per-prefix", "history-cached"):
             raise ValueError(f"form is {self.form!r}, but must be 'per-prefix' or 'history-cached'")
         if self.cross_attention not in ("none", "softmax", "linear"):

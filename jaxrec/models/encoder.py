@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxrec.batch import PADDING_ID, SequenceBatch, row_keys
 from jaxrec.losses import Loss, SoftmaxLoss
-from jaxrec.models.sizes import check_sizes, sized
+from jaxrec.models.checks import check_settings, sized
 from jaxrec.nn.attention import DotProduct, attention_mask
 from jaxrec.nn.embedding import ItemEmbedding, SequenceInput
 from jaxrec.nn.encoder import Activation, TransformerEncoder
@@ -102,7 +102,7 @@ class EncoderRecommender:
       positions: whether positions, counted from the end, are embedded.
       scale_embedding: whether item embeddings enter multiplied by √D.
       loss_function: what is minimised.
-      penalties: coefficients of the provider's penalties; one that is missing is an error.
+      penalties: coefficients of the provider's penalties; one that is missing, or too many, is an error.
       dtype: compute type; parameters are always float32.
       rematerialise: trade time for memory in the backward pass.
     """
@@ -126,7 +126,10 @@ class EncoderRecommender:
     rematerialise: bool = False
 
     def __post_init__(self):
-        check_sizes(self)
+        check_settings(self)
+        names = [penalty.name for penalty in self.penalties]
+        if len(set(names)) < len(names):
+            raise ValueError(f"penalties name one penalty twice: {', '.join(names)}")
 
     @property
     def target_positions(self) -> Literal["all", "last"]:
@@ -172,6 +175,12 @@ class EncoderRecommender:
         )
         metrics = {"cross_entropy": total}
         coefficients = {penalty.name: penalty for penalty in self.penalties}
+        if unknown := sorted(coefficients.keys() - penalties.keys()):
+            raise ValueError(
+                f"the attention {type(self.attention).__name__} does not give the penalty {unknown[0]!r}, for which the"
+                f" model has a coefficient (it gives {', '.join(sorted(penalties)) or 'none'}); take it out of"
+                " penalties, or turn it on in the attention"
+            )
         for name, term in penalties.items():
             if name not in coefficients:
                 raise ValueError(

@@ -1,7 +1,7 @@
 """STOSA: items and histories are Gaussians, ranked by their distance (Fan et al. 2022, arXiv 2201.06035)."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxrec.batch import SequenceBatch
 from jaxrec.item_table import take_rows
 from jaxrec.losses import Loss, SoftmaxLoss
-from jaxrec.models.sizes import check_sizes, sized
+from jaxrec.models.checks import check_settings, sized
 from jaxrec.negatives import draw_negatives
 from jaxrec.nn.attention import attention_mask
 from jaxrec.nn.embedding import ItemEmbedding
@@ -50,6 +50,8 @@ class DistanceLoss:
     """
 
     margin_weight: float = 0.005
+
+    between_gaussians: ClassVar[bool] = True
 
     def __call__(
         self, query: Array, items: Array, targets: Array, weights: Array, key: PRNGKey, *, num_items: int
@@ -143,7 +145,7 @@ class StosaRecommender:
     dtype: ComputeType = "float32"
 
     def __post_init__(self):
-        check_sizes(self)
+        check_settings(self, gaussian=True)
 
     @property
     def target_positions(self) -> Literal["all", "last"]:

@@ -1,4 +1,4 @@
-"""The attention seam: masks, providers of attention weights, and the layer that mixes values with them.
+"""The interface of attention: masks, providers of attention weights, and the layer that mixes values with them.
 
 A *provider* is a Linen module called as ``provider(query, key, mask, train=...)`` that returns an
 ``AttentionOutput``. Dot product, refined, VAE and diffusion attention are interchangeable: the layer
@@ -77,17 +77,23 @@ def fused_mix(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
       keys, values: ``[B, M, H, C]``.
       mask: bool ``[B, 1, L, M]``.
     """
-    flash = queries.dtype.itemsize == 2 and "nvidia" in jax.devices()[0].device_kind.lower()
-    implementation = "cudnn" if flash else "xla"
+    implementation = "cudnn" if _flash_attention_takes(queries, keys) else "xla"
     mixed = jax.nn.dot_product_attention(queries, keys, values, mask=mask, implementation=implementation)
     return jnp.where(jnp.any(mask[:, 0], axis=-1)[..., None, None], mixed, 0)
+
+
+def _flash_attention_takes(queries: Array, keys: Array) -> bool:
+    """Whether the device is an NVIDIA GPU and cuDNN's flash attention has a kernel for these shapes and types."""
+    half, nvidia = queries.dtype.itemsize == 2, "nvidia" in jax.devices()[0].device_kind.lower()
+    even = queries.shape[1] % 2 == 0 and keys.shape[1] % 2 == 0
+    return half and nvidia and even and queries.shape[-1] % 8 == 0 and queries.shape[-1] <= 128
 
 
 class DotProduct(nn.Module):
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1): softmax(Q Kᵀ / √C).
 
     Attributes:
-      num_heads: H; ``None`` takes the layer's number of heads.
+      num_heads: H; the layer fills it in.
       dtype: of the projections and the product; softmax is float32.
       fused: whether the values are mixed in one operation with the softmax (see ``fused_mix``) where the weights
         themselves are not needed: for long histories on a GPU.

@@ -91,7 +91,7 @@ class DiffusionAttention(nn.Module):
       hidden_width: of the denoiser; ``None`` takes D.
       recency: what a logit loses with each lag at the start.
       max_length: lags there are; the model sets it.
-      num_heads: H; ``None`` takes the layer's number of heads.
+      num_heads: H; the layer fills it in.
       dtype: of the products; noise, logits and softmax are float32.
 
     Raises:

@@ -48,7 +48,7 @@ class Refined(nn.Module):
       initial_scale: s at the start.
       initial_noise: standard deviation of U − I at the start.
       max_length: size of the matrices; the model sets it.
-      num_heads: H; ``None`` takes the layer's number of heads.
+      num_heads: H; the layer fills it in.
       dtype: of the products; scores and softmax are float32.
 
     Raises:
@@ -77,6 +77,11 @@ class Refined(nn.Module):
                 f"{type(self.base).__name__}"
             )
         super().__post_init__()
+
+    @property
+    def reads_gaussians(self) -> bool:
+        """As its base does."""
+        return getattr(self.base, "reads_gaussians", False)
 
     @property
     def target_positions(self) -> str:

@@ -1,8 +1,7 @@
 """Items as Gaussians and attention between distributions (STOSA: Fan et al., WWW 2022, arXiv 2201.06035).
 
 Every Gaussian is diagonal: a mean and a covariance (the variances), both ``[..., D]``. What the authors' code
-does is followed (``methods.md`` §0 of the project lists it); layer norms are one for each stream here, where
-that code shares one between them.
+does is followed; layer norms are one for each stream here, where that code shares one between them.
 """
 
 from typing import ClassVar, NamedTuple
@@ -81,11 +80,12 @@ class WassersteinScores(nn.Module):
     through ELU + 1.
 
     Attributes:
-      num_heads: H; ``None`` takes the layer's number of heads.
+      num_heads: H; the layer fills it in.
       dtype: of the projections and the product; distances and softmax are float32.
     """
 
     last_query: ClassVar[bool] = True
+    reads_gaussians: ClassVar[bool] = True
 
     num_heads: int | None = None
     dtype: Dtype = jnp.float32

@@ -92,7 +92,7 @@ class VaeAttention(nn.Module):
       free_bits: nats a latent unit that the penalty does not reward to lose.
       sample_at_inference: draw z at inference too, from the stream ``latent``, each place on its own.
       max_length: lags there are; the model sets it.
-      num_heads: H; ``None`` takes the layer's number of heads.
+      num_heads: H; the layer fills it in.
       dtype: of the products; latent, penalty, logits and softmax are float32.
 
     Raises:

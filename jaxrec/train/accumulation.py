@@ -1,5 +1,6 @@
-"""The gradient of a batch made in parts, one after the other, and added up: the same step in less memory."""
+"""The gradient of a batch made in parts, one after the other, and added up: the same step with fewer activations."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -14,19 +15,22 @@ Loss = Callable[[Params, SequenceBatch], tuple[Array, dict[str, Array]]]
 
 TOKENS_IN_CACHE = 1024
 """What a CPU trains fastest at once where a token costs more than its share of the softmax (2 cores, D 128)."""
+SMALL_TABLE = 2**22
+"""Numbers in an item table whose gradient is added part by part at little cost: 32,768 items of width 128."""
 
 
 def default_parts(recommender: Recommender, batch: SequenceBatch, platform: str) -> int:
     """How many parts are wanted where the user does not say.
 
     Args:
-      recommender: one that trains a target a window spends its time in blocks of a transformer, whose
-        activations of a whole batch leave a CPU's caches; another spends it in the softmax.
+      recommender: one that trains a target a window, over a moderate catalogue, spends its time in blocks of a
+        transformer, whose activations of a whole batch leave a CPU's caches; another spends it in the softmax.
       batch: this device's rows ``[B, L]``.
       platform: of the devices.
     """
     in_batch = getattr(getattr(recommender, "loss_function", None), "in_batch", False)
-    if platform != "cpu" or recommender.target_positions != "last" or in_batch:
+    large = recommender.num_items * getattr(recommender, "width", 1) > SMALL_TABLE
+    if platform != "cpu" or recommender.target_positions != "last" or in_batch or large:
         return 1
     return -(-batch.items.size // TOKENS_IN_CACHE)
 
@@ -51,18 +55,16 @@ def value_and_gradient(
     if parts == 1:
         return function(params, batch)
 
-    def of_part(index: Array, part: SequenceBatch):
+    def add(total: Params, numbered: tuple[Array, SequenceBatch]):
+        index, part = numbered
         with rows_in_turn(index, parts):
-            return function(params, part)
-
-    def add(total, numbered):
-        return jax.tree.map(jnp.add, total, of_part(*numbered)), None
+            sums, gradient = function(params, part)
+        return jax.tree.map(jnp.add, total, gradient), sums
 
     split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
-    numbered = (jnp.arange(parts, dtype=jnp.int32), split)
-    shapes = jax.eval_shape(of_part, *jax.tree.map(lambda leaf: leaf[0], numbered))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return jax.lax.scan(add, zeros, numbered)[0]
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    gradient, sums = jax.lax.scan(add, zeros, (jnp.arange(parts, dtype=jnp.int32), split))
+    return jax.tree.map(functools.partial(jnp.sum, axis=0), sums), gradient
 
 
-__all__ = ["TOKENS_IN_CACHE", "default_parts", "parts_of", "value_and_gradient"]
+__all__ = ["SMALL_TABLE", "TOKENS_IN_CACHE", "default_parts", "parts_of", "value_and_gradient"]

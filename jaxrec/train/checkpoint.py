@@ -71,6 +71,13 @@ def check_shapes(directory: Path, like: Any) -> None:
             raise CheckpointError(f"it is of another model: {name} is {there} there and {here} here")
 
 
+def shapes_of(tree: Any) -> Any:
+    """Shapes, types and shardings of arrays, without what they hold."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
+    )
+
+
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
@@ -153,7 +160,7 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def restore(self, step: int, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]]:
-        """Reads one checkpoint onto the devices and shardings of ``state``.
+        """Reads one checkpoint onto the devices and shardings of ``state``, arrays or shapes with shardings.
 
         ``data``, the Grain iterator, is put where it was. ``None``, or a checkpoint without its state (the windows
         were cut on the device, or there was another number of processes), leaves it out; the number of the call in
@@ -162,7 +169,7 @@ class Checkpoints:
         import grain.python as grain
 
         check_shapes(self.directory / str(step) / "state", state)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        abstract = shapes_of(state)
         items = {"state": ocp.args.StandardRestore(abstract), "progress": ocp.args.JsonRestore()}
         own = f"process_{jax.process_index()}-of-{jax.process_count()}.json"  # where Grain keeps it
         if data is not None and (self.directory / str(step) / "data" / own).exists():
@@ -271,4 +278,4 @@ def load_params(directory: str | Path, like: Params) -> Params:
         ) from error
 
 
-__all__ = ["CheckpointError", "Checkpoints", "load_params", "save_params"]
+__all__ = ["CheckpointError", "Checkpoints", "load_params", "save_params", "shapes_of"]

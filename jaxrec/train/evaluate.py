@@ -85,6 +85,8 @@ def evaluate(
     """
     starts, positions = np.asarray(targets.starts), np.asarray(targets.positions)
     cutoffs = tuple(sorted(cutoffs))
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}; it must be at least 1")
     _check(recommender, len(positions), cutoffs, item_counts, categories)
     key = jax.random.key(0) if key is None else key
     mesh = several_devices(mesh)

@@ -22,7 +22,7 @@ from jaxrec import processes
 from jaxrec.data.windows import WindowPlan
 from jaxrec.recommender import Recommender
 from jaxrec.sharding import WHOLE, place
-from jaxrec.train.checkpoint import Checkpoints
+from jaxrec.train.checkpoint import Checkpoints, shapes_of
 from jaxrec.train.feed import make_feed
 from jaxrec.train.logging import Reporter, Silent
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
@@ -49,6 +49,7 @@ class Progress:
       targets: trained on so far.
       loss_sum: of the targets since the last evaluation.
       loss_targets: how many those are.
+      batch_rows: rows of a batch of each length bucket, by which calls are counted.
     """
 
     call: int = 0
@@ -59,6 +60,7 @@ class Progress:
     targets: float = 0.0
     loss_sum: float = 0.0
     loss_targets: float = 0.0
+    batch_rows: list[int] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,12 +162,18 @@ class Trainer:
         self.compiled_step = placement.compile_step(
             recommender, optimizer, on_device=self.feed.on_device, accumulate=config.accumulate
         )
-        self.progress = Progress()
-        self.state: TrainState = placement.create_state(recommender, optimizer, init_key)
-        restored = checkpoints.restore_latest(self.state, self.feed.checkpointable)
-        if restored is not None:
+        batch_rows = [bucket.rows_per_batch for bucket in plan.buckets]
+        self.progress = Progress(batch_rows=batch_rows)
+        # Only shapes are needed to restore: a fresh state beside the restored one would take its memory twice.
+        restored = checkpoints.restore_latest(
+            placement.state_shapes(recommender, optimizer), self.feed.checkpointable
+        )
+        if restored is None:
+            self.state: TrainState = placement.create_state(recommender, optimizer, init_key)
+        else:
             self.state, record = restored
             self.progress = Progress(**record)
+            self._check_batches(batch_rows)
             self.feed.seek(self.progress.call)
         self._pending: dict[str, Any] | None = None
         self._poll = processes.Poll()
@@ -174,6 +182,15 @@ class Trainer:
         self._save_is_due = False
         self._last_checkpoint = self._clock = time.monotonic()
         self._session_targets = self._session_seconds = 0.0
+
+    def _check_batches(self, batch_rows: list[int]) -> None:
+        """Refuses to go on with batches of other sizes: call n would be other windows, and epochs end elsewhere."""
+        if self.progress.batch_rows != batch_rows:
+            raise ValueError(
+                f"{self.checkpoints.directory} was written in training with {self.progress.batch_rows} rows a batch (by"
+                f" length), and on {self.placement.num_devices} devices they would be {batch_rows}, so it cannot go on"
+                " where it was; take as many devices as before, or a divisor of that number"
+            )
 
     @property
     def step(self) -> int:
@@ -301,8 +318,10 @@ class Trainer:
         best = self.checkpoints.best_step()
         if self.progress.best_score < 0 or best in (None, self.step):
             return self.state.params, self.step
-        state, _ = self.checkpoints.restore(best, self.state, None)
-        return state.params, best
+        shapes = shapes_of(self.state)
+        jax.tree.map(lambda leaf: leaf.delete(), self.state)  # room for the best one
+        self.state, _ = self.checkpoints.restore(best, shapes, None)
+        return self.state.params, best
 
 
 __all__ = ["SELECTION_METRIC", "Progress", "TrainResult", "Trainer", "stop_signals"]

@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 import optax
 
+from jaxrec.choices import check_choices
 from jaxrec.train.gradients import clip_by_norm
 from jaxrec.typing import Params
 
@@ -25,7 +26,8 @@ class OptimizerConfig:
       final_fraction: what is left of the rate at the end of cosine or linear decay.
       step_factor: of ``decay="step"``.
       step_epochs: of ``decay="step"``.
-      weight_decay: decoupled; on matrices of the network, and on the item table only if ``decay_embeddings``.
+      weight_decay: decoupled; on matrices of the network (no biases, norms and scales), and on the item table only if
+        ``decay_embeddings``.
       decay_embeddings: whether the item and position tables decay too.
       clip_norm: largest norm of the gradient; 0 does not clip.
       b1: decay of Adam's first moment.
@@ -46,6 +48,7 @@ class OptimizerConfig:
     b2: float = 0.98
 
     def __post_init__(self):
+        check_choices(self)
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         for name in ("warmup_steps", "weight_decay", "clip_norm", "final_fraction"):
@@ -76,11 +79,16 @@ def learning_rate_schedule(
 
 
 def decayed(params: Params, *, embeddings: bool) -> Params:
-    """Which leaves decay: matrices, and tables (leaves named ``table``) if asked; never biases and norms."""
+    """Which leaves decay: matrices, and tables (leaves named ``table``) if asked.
+
+    Never norms, scales and biases, also not those with an axis of heads (``[H, C]``) or lags.
+    """
 
     def decays(path: tuple, leaf: jax.Array) -> bool:
-        is_table = getattr(path[-1], "key", None) == "table"
-        return leaf.ndim >= 2 and (embeddings or not is_table)
+        name = str(getattr(path[-1], "key", ""))
+        if name == "scale" or name.endswith("bias"):
+            return False
+        return leaf.ndim >= 2 and (embeddings or name != "table")
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from jaxrec.choices import check_choices
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -13,8 +15,8 @@ class TrainConfig:
       batch_targets: targets of one optimizer step, padding included.
       steps_per_call: optimizer steps of one dispatch to the device.
       accumulate: parts, at most, into which a device splits its rows of a batch to make their gradients one after the
-        other: the same step, but for rounding, in less memory. ``None``: 1, except on a CPU for models that train one
-        target a window, which take parts that its caches hold.
+        other: the same step, but for rounding, with fewer activations in memory (and one more gradient). ``None``: 1,
+        except on a CPU for models that train one target a window, which take parts that its caches hold.
       batch_source: where batches are made: by the ``grain`` pipeline on the host, on the ``device`` that keeps the
         whole log, or ``auto``: on an accelerator where the log fits, else by Grain. The batches are the same.
       length_buckets: whether short histories go to short batches.
@@ -39,6 +41,7 @@ class TrainConfig:
     random_bits: Literal["threefry2x32", "rbg"] = "threefry2x32"
 
     def __post_init__(self):
+        check_choices(self)
         positive = (
             "epochs",
             "batch_targets",

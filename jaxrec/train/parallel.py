@@ -81,6 +81,18 @@ class Placement:
         """A fresh state where it belongs; its numbers are those of one device."""
         return create_state(recommender, optimizer, key, self._state_shardings(recommender, optimizer))
 
+    def state_shapes(self, recommender: Recommender, optimizer: optax.GradientTransformation) -> TrainState:
+        """What ``create_state`` gives, as ``jax.ShapeDtypeStruct``s with their shardings; nothing is made."""
+        shapes = jax.eval_shape(lambda: create_state(recommender, optimizer, jax.random.key(0)))
+        shardings = self._state_shardings(recommender, optimizer)
+        if self.table_axis is None:
+            shardings = jax.tree.map(lambda _: shardings, shapes)
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            shardings,
+        )
+
     def put_state(self, state: TrainState) -> TrainState:
         """Copies a state to the devices, see ``shardings``."""
         return jax.device_put(state, self.shardings(state))

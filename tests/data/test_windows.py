@@ -68,6 +68,23 @@ def test_every_target_comes_once_from_its_own_history(lengths, max_length, posit
             assert 1000 * user + lengths[user] in seen, "the newest target is always there"
 
 
+@pytest.mark.parametrize("positions", ["all", "last"])
+@pytest.mark.parametrize("users", [3, 60, 300])
+def test_the_first_epoch_of_few_windows_has_a_call(users, positions):
+    """Also where a batch has more rows than there are windows, and where a call has several batches."""
+    _, offsets = make_log([2] * users)
+    for batch_targets in (8, 4096):
+        plan = plan_windows(
+            *(offsets[:-1], offsets[1:]),
+            max_length=4,
+            batch_targets=batch_targets,
+            steps=4,
+            positions=positions,
+        )
+        assert plan.first_call(1) >= 1
+        assert plan.first_call(7) * plan.steps * plan.buckets[0].rows_per_batch >= 7 * users
+
+
 def test_windows_of_a_long_user_reach_every_target_over_the_passes():
     items, offsets = make_log([60])
     plan = plan_windows(offsets[:-1], offsets[1:], max_length=10, batch_targets=10, row_multiple=1)

@@ -51,6 +51,29 @@ def test_the_publishers_format(prepare, tmp_path):
     log, _ = prepare(tmp_path / "ratings.dat", "--format", "movielens")
     assert log.num_interactions == 3
     assert log.item_ids.values.to_list() == [10, 20]
+    rated, _ = prepare(tmp_path / "ratings.dat", "--format", "movielens", "--min-rating", 4)
+    assert rated.num_interactions == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "flags", "words"),
+    [
+        (
+            "movielens-1m",
+            ("--min-rating", 4),
+            "--min-rating has no effect on the public data set movielens-1m",
+        ),
+        ("a.seq.txt", ("--duplicates", "first"), "--duplicates has no effect on files of sequences"),
+        (
+            "a.dat",
+            ("--format", "movielens", "--user", "who"),
+            "--user has no effect on files of the format movielens",
+        ),
+    ],
+)
+def test_a_flag_without_effect_is_refused(data, flags, words, tmp_path, capsys):
+    told = run_here("prepare.py", "--data", data, "--out", tmp_path / "log", *flags, capsys=capsys)
+    assert_one_sentence(told, words)
 
 
 def test_ratings_below_a_bound_are_left_out(prepare, tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -86,6 +87,9 @@ def test_running_again_shows_the_same_results_without_training(first, capsys):
     figures = [line for line in outcome.out.splitlines() if line.startswith(("HR ", "NDCG ", "MRR "))]
     repeated = [line for line in again.out.splitlines() if line.startswith(("HR ", "NDCG ", "MRR "))]
     assert [line.split() for line in figures] == [line.split() for line in repeated]
+    record = json.loads((workdir / "training.json").read_text())
+    assert record["preset"] == "vgenatt-demo"
+    assert record["command"] == shlex.join(["python", "experiments/train.py", *SMALL, "--train.epochs", "4"])
 
 
 @pytest.mark.slow
@@ -95,6 +99,8 @@ def test_more_epochs_go_on(first, capsys):
     more = run_here("train.py", "--workdir", workdir, "--train.epochs", 6, capsys=capsys)
     assert more.code == 0, more.err
     assert "going on from step" in more.out
+    record = json.loads((workdir / "training.json").read_text())
+    assert record["command"].endswith("--train.epochs 4 --train.epochs 6")
 
 
 @pytest.mark.slow
@@ -183,11 +189,16 @@ def test_a_misspelt_flag_is_named(tmp_path):
     assert "Traceback" not in outcome.err
 
 
-def test_shown_command_has_nothing_of_this_machine(tmp_path):
-    shown = experiment("train").shown_command
+def test_the_recorded_command_has_nothing_of_this_machine(tmp_path):
+    shown = experiment("train").train_command
     log = tmp_path / "events.csv"
     log.write_text("")
     argv = ["--preset", "sasrec", "--data", str(log), "--workdir", str(tmp_path), "--train.epochs", "3"]
     expected = "python experiments/train.py --preset sasrec --data events.csv --train.epochs 3"
     assert shown(argv) == expected
     assert shown(["--workdir=here", *argv]) == expected
+    assert shown(["--data=/home/ann/x.csv", "--config", "../b/c.json"]) == (
+        "python experiments/train.py --data=x.csv --config c.json"
+    )
+    inside = ["--data", "data/x.csv", "--config", "studies/a.json,/tmp/b.json"]
+    assert shown(inside) == "python experiments/train.py --data data/x.csv --config studies/a.json,b.json"

@@ -219,6 +219,8 @@ def test_bad_arguments(problem):
         evaluate(BAG, params, items, nothing)
     with pytest.raises(ValueError, match="cutoffs"):
         evaluate(BAG, params, items, rows, cutoffs=(0, 5))
+    with pytest.raises(ValueError, match="num_samples is 0; it must be at least 1"):
+        evaluate(BAG, params, items, rows, num_samples=0)
     with pytest.raises(ValueError, match="item_counts describes 7 items and the recommender ranks 300"):
         evaluate(BAG, params, items, rows, item_counts=np.zeros(8))
 

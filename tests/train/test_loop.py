@@ -52,11 +52,21 @@ def small_model() -> EncoderRecommender:
 
 
 def make_trainer(
-    directory, *, epochs=4, patience=100, evaluate=None, evaluate_every=1, reporter=None, source="grain"
+    directory,
+    *,
+    epochs=4,
+    patience=100,
+    evaluate=None,
+    evaluate_every=1,
+    reporter=None,
+    source="grain",
+    row_multiple=8,
 ):
     lengths = np.random.default_rng(0).integers(3, 20, 60)
     items, offsets = make_log(lengths)
-    plan = plan_windows(offsets[:-1], offsets[1:], max_length=8, batch_targets=64, steps=2)
+    plan = plan_windows(
+        offsets[:-1], offsets[1:], max_length=8, batch_targets=64, steps=2, row_multiple=row_multiple
+    )
     return Trainer(
         small_model(),
         items % 40 + 1,
@@ -107,6 +117,13 @@ def test_two_halves_make_a_whole(tmp_path):
     halves = run(tmp_path / "halves", epochs=4)
     assert whole.step == halves.step
     assert_same(whole.params, halves.params)
+
+
+def test_batches_of_another_size_do_not_go_on(tmp_path):
+    """As on a number of devices that divides the rows in another way."""
+    run(tmp_path / "run", epochs=1)
+    with pytest.raises(ValueError, match=r"with \[8\] rows a batch .* would be \[12, 6\].* divisor of that"):
+        make_trainer(tmp_path / "run", row_multiple=6)
 
 
 @pytest.mark.slow
