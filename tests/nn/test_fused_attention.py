@@ -1,12 +1,14 @@
 """Fused dot-product attention: equal to the explicit one in values, gradients and parameters."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrec.export import _for_any_platform
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.nn import attention
 from jaxrec.nn.attention import DotProduct, MultiHeadAttention, attention_mask, fused_mix
@@ -83,3 +85,25 @@ def test_a_recommender_ranks_alike():
     params = plain.init(jax.random.key(0))
     queries = [jax.jit(model.query)(params, ITEMS, jax.random.key(1)) for model in (plain, fused)]
     np.testing.assert_allclose(*queries, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "length", "channels", "taken"),
+    [
+        ("NVIDIA H200", jnp.bfloat16, 200, 64, True),
+        ("cpu", jnp.bfloat16, 200, 64, False),
+        ("NVIDIA H200", jnp.float32, 200, 64, False),
+        ("NVIDIA H200", jnp.bfloat16, 75, 64, False),
+        ("NVIDIA H200", jnp.bfloat16, 200, 4, False),
+        ("NVIDIA H200", jnp.bfloat16, 200, 256, False),
+    ],
+)
+def test_flash_attention_is_taken_where_it_has_a_kernel(kind, dtype, length, channels, taken, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind=kind)])
+    part = jax.ShapeDtypeStruct((2, length, 2, channels), dtype)
+    assert attention._flash_attention_takes(part, part) == taken
+
+
+def test_an_export_for_all_platforms_is_not_fused():
+    fused = EncoderRecommender(attention=DotProduct(fused=True), num_heads=4)
+    assert _for_any_platform(fused) == dataclasses.replace(fused, attention=DotProduct())
