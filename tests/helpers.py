@@ -1,6 +1,9 @@
 """What several test files share."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -42,4 +45,29 @@ class BagRecommender:
         return params
 
 
-__all__ = ["BagRecommender", "make_log"]
+def results_of(worker: Path, what: str, folder: Path) -> dict[str, np.ndarray]:
+    """The arrays that ``worker what FILE.npz`` writes in a process of its own, without a warning."""
+    path = folder / f"{what}.npz"
+    subprocess.run([sys.executable, "-W", "error", str(worker), what, str(path)], check=True)
+    return dict(np.load(path))
+
+
+def below(results: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The part of the results below a prefix, by what follows it."""
+    found = {
+        name.removeprefix(prefix + "/"): value
+        for name, value in results.items()
+        if name.startswith(prefix + "/")
+    }
+    assert found, prefix
+    return found
+
+
+def assert_arrays_equal(results: dict[str, np.ndarray], expected: dict[str, np.ndarray], **tolerance) -> None:
+    """The same names, and arrays that are ``assert_allclose``."""
+    assert results.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(results[name], value, err_msg=name, **tolerance)
+
+
+__all__ = ["BagRecommender", "assert_arrays_equal", "below", "make_log", "results_of"]

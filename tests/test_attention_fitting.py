@@ -19,13 +19,6 @@ RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def to_map(logits):
     return masked_softmax(jnp.asarray(logits, jnp.float32), MASK)
 

@@ -10,15 +10,28 @@ from command_line import environment
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-# Every cell runs, for a shorter time; the figures of a whole run lie in the notebook.
+# Every cell runs, for a shorter time and with fewer programs; the figures of a whole run lie in the notebook.
 SHORTER = {
-    "01_quickstart": {"epochs=20": "epochs=2"},
+    "01_quickstart": {
+        "epochs=20": "epochs=2",
+        "batch_targets=2048": "batch_targets=2048, length_buckets=False",
+    },
     "02_attention": {
         "epochs=7": "epochs=1",
         "evaluate_every=7": "evaluate_every=1",
+        '"num_layers": 2': '"num_layers": 1',
+        "plt.subplots(2, 5,": "plt.subplots(1, 5, squeeze=False,",
+        "for layer in range(2)": "for layer in range(1)",
         "num_steps=250": "num_steps=10",
+        "for channels in (1, 2, 4)": "for channels in (2,)",
+        "for c in (1, 2, 4)": "for c in (2,)",
+        "loglog([1, 2, 4], course": "loglog([2], course",
     },
-    "03_diffusion": {'"DiffuRec": 30, "history-cached": 20': '"DiffuRec": 3, "history-cached": 2'},
+    "03_diffusion": {
+        '"DiffuRec": 30, "history-cached": 20': '"DiffuRec": 3, "history-cached": 2',
+        "for count in (1, 2, 8, 32)": "for count in (1, 8)",
+    },
+    "04_scaling": {"for steps in (1, 4, 16)": "for steps in (1, 4)", "for n in (2, 4, 8)": "for n in (2, 8)"},
 }
 
 

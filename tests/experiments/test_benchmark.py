@@ -81,14 +81,25 @@ def check_epoch(quick, results, steps):
 
 @pytest.mark.slow
 def test_batches_made_on_the_device_train_the_same_windows(quick):
-    quick = dataclasses.replace(quick, feeds=("device",), steps=(1,), batch_targets=(128,), max_length=4)
+    """Under ``pmap``; that ``jit`` takes them from the device as well is in ``test_accelerator.py``."""
+    quick = dataclasses.replace(
+        quick, feeds=("device",), modes=("pmap",), steps=(1,), batch_targets=(128,), max_length=4
+    )
     (case,) = sections.SECTIONS["training"].cases(quick)
     loop, epoch, *steps = sections.measure_case(dataclasses.asdict(quick), "training", case)
     for record in (loop, epoch, *steps):
         check_record(record)
         assert (record["case"]["feed"], record["case"]["steps"]) == ("device", 1)
+        assert record["case"]["mode"] == "pmap"
         assert record["case"]["batch_targets"] == 128
     assert "batches made on the device" in report.line_of(loop)[0]
+
+
+def test_every_mode_is_measured_on_every_number_of_devices(quick):
+    quick = dataclasses.replace(quick, devices=(1, 2), modes=("jit", "pmap"))
+    cases = sections.SECTIONS["training"].cases(quick)
+    found = [(case["mode"], case["devices"]) for case in cases]
+    assert found == [("jit", 1), ("jit", 2), ("pmap", 1), ("pmap", 2)]
 
 
 def test_popularity_is_not_trained_but_recommends(quick):
@@ -159,7 +170,7 @@ def test_softmax_holds_its_limits_or_says_so(quick):
     case |= {"batch": 128, "length": 50}
     results = {"step_seconds": 2.0, "targets_per_second": 3200.0, "peak_memory_bytes": 5e9}
     results |= {"limit_of": "peak_memory_bytes", "limit_bytes": 4e9, "within_limit": False}
-    assert "NOT held" in sections.SECTIONS["softmax"].describe(case, results)[1]
+    assert "NOT met" in sections.SECTIONS["softmax"].describe(case, results)[1]
 
 
 @pytest.mark.slow
@@ -287,7 +298,7 @@ def test_wrong_flags(capsys):
 
 @pytest.mark.slow
 def test_as_a_person_runs_it(tmp_path):
-    flags = ("--devices", "1,2", "--modes", "jit,pmap", "--sections", "training", "prepare")
+    flags = ("--devices", "1,2", "--max-length", "4", "--sections", "training", "prepare")
     outcome = run_apart("benchmark.py", *QUICK, *flags, "--json", tmp_path / "out", cwd=tmp_path)
     assert outcome.code == 0, outcome.err
     content = json.loads((tmp_path / "out" / "benchmark.json").read_text())
@@ -296,8 +307,6 @@ def test_as_a_person_runs_it(tmp_path):
     assert sorted((record["case"]["mode"], record["case"]["devices"]) for record in loops) == [
         ("jit", 1),
         ("jit", 2),
-        ("pmap", 1),
-        ("pmap", 2),
     ]
     markdown = (tmp_path / "out" / "benchmark.md").read_text()
     assert "## training" in markdown
@@ -308,5 +317,5 @@ def test_as_a_person_runs_it(tmp_path):
     assert (tmp_path / "out" / "benchmark-devices.png").stat().st_size > 1000
     again = run_apart("benchmark.py", *QUICK, *flags, "--json", tmp_path / "out", cwd=tmp_path)
     assert again.code == 0, again.err
-    assert again.out.count("measured before") == 5
+    assert again.out.count("measured before") == 3
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text()) == content

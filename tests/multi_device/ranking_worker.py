@@ -17,12 +17,6 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[2] / ".cache" / "tests"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-jax.config.update("jax_disable_most_optimizations", True)
-
 from jax.sharding import Mesh
 
 import jaxrec
@@ -95,7 +89,7 @@ def models() -> dict:
         "d-genatt": EncoderRecommender(**SIZES, attention=DiffusionAttention()),
         "diffurec": DiffuRecRecommender(**SIZES, num_inference_steps=3),
     }
-    with_params = {name: (model, model.init(jax.random.key(0))) for name, model in made.items()}
+    with_params = {name: (model, jax.jit(model.init)(jax.random.key(0))) for name, model in made.items()}
     for name in ("sasrec", "d-genatt"):
         with_params[name][1]["item_embedding"]["table"] *= 30
     popularity = PopularityRecommender(NUM_ITEMS)
@@ -247,7 +241,7 @@ def use_run(folder: Path) -> dict[str, np.ndarray]:
         parallel=ParallelConfig(model_devices=2),
     )
     model = dataclasses.replace(config.model, num_items=150)
-    params = model.init(jax.random.key(1))
+    params = jax.jit(model.init)(jax.random.key(1))
     counts, card = split.train_item_counts(), artifact.data_card(split)
     run = jaxrec.Run(config, model, params, artifact.catalogue_of(split.interactions), counts, card, split)
     assert dict(run.mesh.shape) == {"data": 4, "model": 2}

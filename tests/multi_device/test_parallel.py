@@ -1,4 +1,4 @@
-"""What a placement asks of the devices; that all ways of training are equal is in ``test_noise.py``."""
+"""What a placement asks of the devices; that all ways of training are equal is in ``test_training.py``."""
 
 import jax
 import pytest

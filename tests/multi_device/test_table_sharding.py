@@ -1,13 +1,15 @@
-"""Training with item tables split over devices = training on one device, on 8 fake CPU devices."""
+"""A training state with item tables split over 8 fake devices: layout, memory, checkpoints, refusals.
+
+That training with them is training on one device is in ``test_training.py``.
+"""
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from helpers import assert_arrays_equal, below, results_of
 
 from jaxrec.item_table import is_item_table
 from jaxrec.presets import PRESETS, preset
@@ -16,66 +18,15 @@ pytestmark = pytest.mark.slow
 ROWS, WIDTH, PARTS = 256, 16, 4  # of the state's tables, split 2x4
 
 
-def run_worker(what, tmp_path_factory):
-    path = tmp_path_factory.mktemp("tables") / f"{what}.npz"
-    worker = Path(__file__).with_name("table_worker.py")
-    subprocess.run([sys.executable, "-W", "error", str(worker), what, str(path)], check=True)
-    return dict(np.load(path))
-
-
-@pytest.fixture(scope="module")
-def equal(tmp_path_factory):
-    return run_worker("equal", tmp_path_factory)
-
-
 @pytest.fixture(scope="module")
 def state(tmp_path_factory):
-    return run_worker("state", tmp_path_factory)
-
-
-def below(results, prefix):
-    """The part of the results below a prefix, by what follows it."""
-    found = {
-        name.removeprefix(prefix + "/"): value
-        for name, value in results.items()
-        if name.startswith(prefix + "/")
-    }
-    assert found, prefix
-    return found
-
-
-def assert_equal(results, expected, **tolerance):
-    assert results.keys() == expected.keys()
-    for name, value in expected.items():
-        np.testing.assert_allclose(results[name], value, err_msg=name, **tolerance)
-
-
-TRAINED = [name for name in PRESETS if name != "popularity" and not name.endswith("demo")]
-
-
-@pytest.mark.parametrize(
-    ("model", "way"),
-    [
-        *((name, "2x4") for name in TRAINED),
-        *((name, "1x8") for name in ("binary", "distance")),
-        *(("sasrec", way) for way in ("4x2", "1x8", "2x4-device", "1x8-tiles")),
-    ],
-)
-def test_equal_to_one_device(equal, model, way):
-    """Losses, norms of the gradient and parameters, after six steps of plain SGD, dropout and noise included."""
-    expected = below(equal, f"{model}/one")
-    assert_equal(below(equal, f"{model}/{way}"), expected, rtol=1e-5, atol=3e-6)
-    assert np.ptp(expected["metrics"][:, 0]) > 1e-3  # something is learned
-
-
-def test_one_of_them_was_clipped(equal):
-    """Equal parameters then say that the norm clipped by, too, was that of the whole gradient."""
-    assert (equal["awrsr/one/metrics"][:, 1] > 0.3).all()
+    worker = Path(__file__).with_name("training_worker.py")
+    return results_of(worker, "state", tmp_path_factory.mktemp("state"))
 
 
 def test_initial_values_are_those_of_one_device(state):
     for way in ("2x4", "8x1"):
-        assert_equal(below(state, f"initial/{way}"), below(state, "initial/one"), rtol=0, atol=0)
+        assert_arrays_equal(below(state, f"initial/{way}"), below(state, "initial/one"), rtol=0, atol=0)
 
 
 def test_tables_and_their_moments_are_split_and_nothing_else(state):
@@ -99,12 +50,12 @@ def test_a_checkpoint_goes_on_in_another_layout(state):
         for stage, tolerance in (("restored", 0.0), ("after", 1e-6)):
             here, there = below(state, f"{stage}/{way}"), below(state, f"{stage}/2x4")
             metrics, expected = here.pop("metrics"), there.pop("metrics")
-            assert_equal(here, there, rtol=tolerance, atol=tolerance)
+            assert_arrays_equal(here, there, rtol=tolerance, atol=tolerance)
             if stage == "after":
                 np.testing.assert_allclose(metrics[-1], expected[-1], rtol=1e-5)
     back, one = below(state, "back/2x4"), below(state, "after/one")
     back.pop("metrics"), one.pop("metrics")
-    assert_equal(back, one, rtol=0, atol=0)
+    assert_arrays_equal(back, one, rtol=0, atol=0)
 
 
 def test_what_cannot_be_split_is_refused(state):

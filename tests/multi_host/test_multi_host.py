@@ -234,39 +234,34 @@ def test_another_number_of_processes_goes_on_to_the_same_end(finished, undisturb
 
 @pytest.mark.slow
 def test_two_processes_evaluate_and_recommend_like_one(undisturbed, tmp_path):
+    """Against the evaluation at the end of the run of one process, and lists made in this one."""
     histories = tmp_path / "histories.csv"
     histories.write_text("user_id,item_id\n" + "".join(f"{user},{user + 3}\n" for user in range(5)))
-    evaluate = [str(EXPERIMENTS / "evaluate.py"), "--workdir", str(undisturbed), "--no-popularity"]
-    recommend = [
-        str(EXPERIMENTS / "recommend.py"),
-        "--workdir",
-        str(undisturbed),
-        "--histories",
-        str(histories),
-    ]
-    for name, script in {"evaluation.json": evaluate, "lists.csv": recommend}.items():
-        for count in (1, 2):
-            folder = tmp_path / f"{name}-{count}"
-            folder.mkdir()
-            command = [*script, "--out", str(folder / name)]
-            if count > 1:
-                command += ["--distributed.coordinator", f"localhost:{free_port()}"]
-                command += [f"--distributed.processes={count}"]
-            numbers = (
-                [[f"--distributed.process-index={index}"] for index in range(count)] if count > 1 else [[]]
-            )
-            with launched([[*command, *number] for number in numbers], 2 // count, folder) as running:
-                ended = wait(running, folder)
-            assert [one.code for one in ended] == [0] * count, ended
-            said = [[line for line in one.out.splitlines() if not line.startswith("[Gloo]")] for one in ended]
-            assert [bool(lines) for lines in said] == [True, False][:count], said
-    results = [
-        json.loads((tmp_path / f"evaluation.json-{count}/evaluation.json").read_text()) for count in (1, 2)
-    ]
-    np.testing.assert_allclose(results[0]["ndcg@10"], results[1]["ndcg@10"], rtol=1e-6)
-    lists = [pl.read_csv(tmp_path / f"lists.csv-{count}/lists.csv") for count in (1, 2)]
-    assert len(lists[0]) == 50
-    assert_frame_equal(*lists, rel_tol=1e-5)
+    alone = jaxrec.load(undisturbed).recommend(pl.read_csv(histories), k=10)
+    expected = json.loads((undisturbed / "evaluations" / "test-seen-excluded.json").read_text())
+    where = ["--workdir", str(undisturbed)]
+    scripts = {
+        "evaluation.json": ["evaluate.py", *where, "--no-popularity"],
+        "lists.csv": ["recommend.py", *where, "--histories", str(histories)],
+    }
+    for name, (script, *flags) in scripts.items():
+        command = [str(EXPERIMENTS / script), *flags, "--out", str(tmp_path / name)]
+        command += ["--distributed.coordinator", f"localhost:{free_port()}", "--distributed.processes=2"]
+        folder = tmp_path / script
+        folder.mkdir()
+        commands = [[*command, f"--distributed.process-index={index}"] for index in range(2)]
+        with launched(commands, 1, folder) as running:
+            ended = wait(running, folder)
+        assert [one.code for one in ended] == [0, 0], ended
+        said = [[line for line in one.out.splitlines() if not line.startswith("[Gloo]")] for one in ended]
+        assert [bool(lines) for lines in said] == [True, False], said
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["ndcg@10"] > 0
+    np.testing.assert_allclose(found["ndcg@10"], expected["ndcg@10"], rtol=1e-6)
+    lists = pl.read_csv(tmp_path / "lists.csv")
+    assert len(lists) == 50
+    alone.write_csv(tmp_path / "alone.csv")
+    assert_frame_equal(lists, pl.read_csv(tmp_path / "alone.csv"), rel_tol=1e-5)
 
 
 @pytest.mark.slow
@@ -340,7 +335,7 @@ def test_wrong_flags(changes, words):
 
 
 def test_the_shown_command_names_no_host():
-    shown = experiment("train").shown_command
+    shown = experiment("train").train_command
     argv = ["--distributed.coordinator", "node0:7777", "--distributed.processes=2", "--seed", "1"]
     argv += ["--distributed.process-index", "0", "--distributed.auto"]
     assert shown(argv) == "python experiments/train.py --seed 1"

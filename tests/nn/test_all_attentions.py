@@ -48,14 +48,6 @@ HIDDEN = jax.random.normal(jax.random.key(7), (3, LENGTH, WIDTH))
 ITEMS = jnp.array([[0, 0, 3, 1, 4, 1], [0] * 6, [5, 9, 2, 6, 5, 3]], jnp.int32)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of this file's time is compiling; the programs are tiny."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def over_gaussians(provider):
     return isinstance(provider, WassersteinScores) or isinstance(
         getattr(provider, "base", None), type(WASSERSTEIN)

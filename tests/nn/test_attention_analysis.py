@@ -41,13 +41,6 @@ HISTORY = [3, 1, 4, 15, 9]
 KEY = jax.random.key(5)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.cache
 def parameters(name):
     return jax.jit(MODELS[name].init)(jax.random.key(0))

@@ -1,10 +1,12 @@
-"""Run by test_table_sharding.py in a process of its own with 8 fake devices: trains with split item tables.
+"""Run in a process of its own with 8 fake devices: trains in several layouts.
 
-Usage: ``table_worker.py equal FILE.npz`` writes losses, gradient norms and parameters of every model in several
-layouts; ``table_worker.py state FILE.npz`` what becomes of a state: its layout, memory, checkpoints, refusals.
+Usage: ``training_worker.py equal FILE.npz`` (test_training.py) writes losses, gradient norms and parameters of every
+model in several layouts, and the counters that devices see; ``training_worker.py state FILE.npz``
+(test_table_sharding.py) what becomes of a state: its layout, memory, checkpoints, refusals.
 """
 
 import dataclasses
+import functools
 import os
 import sys
 import tempfile
@@ -14,6 +16,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from jaxrec.data.windows import plan_windows
 from jaxrec.losses import BinaryLoss, SoftmaxLoss
@@ -22,32 +25,52 @@ from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.models.stosa import DistanceLoss
 from jaxrec.presets import PRESETS, preset
+from jaxrec.random_bits import row_counters
+from jaxrec.rows import rows_split_over
 from jaxrec.train.checkpoint import Checkpoints
 from jaxrec.train.feed import make_feed
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrec.train.parallel import Placement
+from jaxrec.train.state import TrainState
+from jaxrec.typing import Params
 
 NUM_ITEMS = 200  # a table of 256 rows: of 8 parts, one holds no item
-SMALL = {"num_items": NUM_ITEMS, "max_length": 8, "width": 16, "num_layers": 1, "num_heads": 2}
-SGD = OptimizerConfig(name="sgd", learning_rate=0.5, warmup_steps=0)  # Adam would hide a wrong scale
+ROWS, LENGTH, STEPS = 16, 8, 2
+SMALL = {
+    "num_items": NUM_ITEMS,
+    "max_length": LENGTH,
+    "width": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "feed_forward_multiplier": 1,
+    "dropout_rate": 0.2,
+    "input_dropout_rate": 0.2,
+    "attention_dropout_rate": 0.2,
+    "uncertainty": 0.5,  # the presets' 0.001 would hide a wrong draw
+}
+SGD = OptimizerConfig(name="sgd", learning_rate=0.2, warmup_steps=0)  # Adam would hide a wrong scale
 CLIPPED = dataclasses.replace(SGD, clip_norm=0.3)
 ADAM = OptimizerConfig(learning_rate=0.01, warmup_steps=0, weight_decay=0.1, decay_embeddings=True)
-WAYS = {
+LAYOUTS = {
     "one": ParallelConfig(devices=1),
     "8x1": ParallelConfig(),
     "4x2": ParallelConfig(model_devices=2),
     "2x4": ParallelConfig(model_devices=4),
     "1x8": ParallelConfig(model_devices=8),
+    "pmap": ParallelConfig(mode="pmap"),
 }
 
 
 def small(name: str, **changes):
-    """The model of a preset in tiny size."""
-    return dataclasses.replace(preset(name).model, **SMALL, **changes)
+    """The model of a preset in tiny size, with its noise on."""
+    model = preset(name).model
+    known = {field.name for field in dataclasses.fields(model)}
+    values = {field: value for field, value in SMALL.items() if field in known}
+    return dataclasses.replace(model, **values, **changes)
 
 
 MODELS = {name: small(name) for name in PRESETS if name != "popularity" and not name.endswith("demo")}
-"""All that is trained; the demos differ from others in what is made equal here. With their dropout."""
+"""All that is trained; the demos differ from others in what is made equal here."""
 LOSSES = {
     "binary": small("sasrec", loss_function=BinaryLoss(3, block=16)),
     "distance": small("stosa", loss_function=DistanceLoss()),
@@ -55,30 +78,44 @@ LOSSES = {
 TILES = small("sasrec", loss_function=SoftmaxLoss(block=16, chunk=24))
 
 
+@functools.cache
+def initial_params(model) -> Params:
+    """On the host, for every layout."""
+    return jax.device_get(jax.jit(model.init)(jax.random.key(0)))
+
+
 class Training:
     """A model in training in one layout."""
 
-    def __init__(self, model, way: str, source: str = "grain", optimizer: OptimizerConfig = SGD):
-        self.placement = Placement(WAYS[way])
+    def __init__(self, model, layout: str, source: str = "grain", optimizer: OptimizerConfig = SGD):
+        self.placement = Placement(LAYOUTS[layout])
         generator = np.random.default_rng(0)
-        lengths = generator.integers(3, 13, 100)  # unequal: so are the devices
+        lengths = generator.integers(3, 13, 160)  # unequal: so are the devices
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         items = generator.integers(1, NUM_ITEMS + 1, offsets[-1]).astype(np.int32)
         plan = plan_windows(
             offsets[:-1],
             offsets[1:],
-            max_length=8,
-            batch_targets=128,
-            steps=2,
+            max_length=LENGTH,
+            batch_targets=ROWS if model.target_positions == "last" else ROWS * LENGTH,
+            steps=STEPS,
             positions=model.target_positions,
             length_buckets=False,
         )
-        update = make_optimizer(optimizer, steps_per_epoch=1, total_steps=10)
-        self.state = self.placement.create_state(model, update, jax.random.key(0))
+        assert plan.steps == STEPS
+        self.model = model
+        self.update = make_optimizer(optimizer, steps_per_epoch=1, total_steps=10)
+        params = initial_params(model)
+        self.state = self.placement.put_state(TrainState(params, self.update.init(params), np.int32(0)))
         self.feed = make_feed(source, items, plan, self.placement)
-        self.step = self.placement.compile_step(model, update, on_device=self.feed.on_device)
+        self.step = self.placement.compile_step(model, self.update, on_device=self.feed.on_device)
         self.key = jax.device_put(jax.random.key(1), self.placement.replicated)
         self.metrics = []
+
+    def start(self) -> "Training":
+        """Makes the initial values anew, where each belongs."""
+        self.state = self.placement.create_state(self.model, self.update, jax.random.key(0))
+        return self
 
     def run(self, calls: int) -> "Training":
         """Calls of two steps."""
@@ -106,24 +143,43 @@ def named(prefix: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def equal() -> dict[str, np.ndarray]:
-    """``model/way/…``; the way ``one`` is what the others are compared with."""
-    runs = [(name, way, model, "grain") for name, model in MODELS.items() for way in ("one", "2x4")]
-    runs += [(name, way, model, "grain") for name, model in LOSSES.items() for way in ("one", "1x8")]
-    runs += [("sasrec", way, MODELS["sasrec"], "grain") for way in ("4x2", "1x8")]
-    runs += [("sasrec", "2x4-device", MODELS["sasrec"], "device")]
-    runs += [("sasrec", "1x8-tiles", TILES, "grain")]
+    """``model/way/…``; the way ``one`` is what the others are compared with. And ``counters/…``."""
+    runs = [(name, way, model) for name, model in MODELS.items() for way in ("one", "2x4", "pmap-device")]
+    runs += [
+        (name, way, MODELS[name]) for name in ("sasrec", "diffurec") for way in ("8x1", "8x1-device", "pmap")
+    ]
+    runs += [(name, way, model) for name, model in LOSSES.items() for way in ("one", "1x8")]
+    runs += [("sasrec", way, MODELS["sasrec"]) for way in ("4x2", "1x8", "2x4-device")]
+    runs += [("sasrec", "1x8-tiles", TILES)]
     results = {}
-    for name, way, model, source in runs:
+    for name, way, model in runs:
+        source = "device" if way.endswith("-device") else "grain"
         optimizer = CLIPPED if name == "awrsr" else SGD
-        training = Training(model, way.split("-")[0], source, optimizer).run(3)
+        training = Training(model, way.split("-")[0], source, optimizer)
+        if (name, way) == ("sasrec", "2x4"):  # which draws the parts of the table, too
+            training.start()
+        results |= named(f"{name}/{way}", training.run(3).result())
         training.feed.close()
-        results |= named(f"{name}/{way}", training.result())
+    for sizes, names in (((8,), ("data",)), ((4, 2), ("data", "model"))):
+        results[f"counters/{len(sizes)}"] = counters_on_devices(sizes, names)
     return results
+
+
+def counters_on_devices(sizes: tuple[int, ...], names: tuple[str, ...]) -> np.ndarray:
+    """``row_counters`` of a batch of 16 rows under ``shard_map``, put together again."""
+    mesh = jax.make_mesh(sizes, names)
+
+    def part():
+        with rows_split_over(names):
+            return row_counters((16 // 8, 3, 5))
+
+    whole = jax.shard_map(part, mesh=mesh, in_specs=(), out_specs=PartitionSpec(names), check_vma=False)
+    return np.asarray(jax.jit(whole)())
 
 
 def state() -> dict[str, np.ndarray]:
     """Of STOSA, which has two item tables, under AdamW."""
-    trainings = {way: Training(MODELS["stosa"], way, optimizer=ADAM) for way in ("one", "2x4", "8x1")}
+    trainings = {way: Training(MODELS["stosa"], way, optimizer=ADAM).start() for way in ("one", "2x4", "8x1")}
     results = {}
 
     def record(stage: str) -> None:
@@ -173,8 +229,8 @@ def refusals() -> dict[str, np.ndarray]:
     """What is said of layouts that cannot be."""
     cases = {
         "rows": (MODELS["sasrec"], ParallelConfig(devices=3, model_devices=3)),
-        "table": (PopularityRecommender(num_items=NUM_ITEMS), WAYS["2x4"]),
-        "items": (WithItemsOfItsOwn(**SMALL), WAYS["2x4"]),
+        "table": (PopularityRecommender(num_items=NUM_ITEMS), LAYOUTS["2x4"]),
+        "items": (WithItemsOfItsOwn(num_items=NUM_ITEMS), LAYOUTS["2x4"]),
     }
     said = {}
     for name, (model, config) in cases.items():
