@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrec.batch import SequenceBatch
 from jaxrec.data.on_device import DeviceCall
@@ -36,7 +36,10 @@ class Placement:
     def __init__(self, config: ParallelConfig):
         self.config = config
         self.mesh = make_mesh(config)
-        self.replicated = replicated(self.mesh)
+        self.replicated = self._whole = replicated(self.mesh)
+        if config.mode == "pmap":
+            # As pmap returns it: a state that comes back elsewhere than it went in is compiled for twice.
+            self._whole = replicated(Mesh(self.mesh.devices.reshape(-1), (DATA_AXIS,)))
         self.batch_sharding = NamedSharding(self.mesh, PartitionSpec(None, BATCH_AXES))
 
     @property
@@ -59,7 +62,7 @@ class Placement:
           ValueError: tables are to be split, and there is none, or its rows cannot be divided.
         """
         if self.table_axis is None:
-            return jax.tree.map(lambda _: self.replicated, tree)
+            return jax.tree.map(lambda _: self._whole, tree)
         count = self.config.model_devices
         tables = [leaf for path, leaf in jax.tree.leaves_with_path(tree) if is_item_table(path)]
         if not tables:
@@ -163,7 +166,7 @@ class Placement:
     def _state_shardings(self, recommender: Recommender, optimizer: optax.GradientTransformation) -> Any:
         """The shardings of a training state's leaves; one for all where nothing is split."""
         if self.table_axis is None:
-            return self.replicated
+            return self._whole
         shapes = jax.eval_shape(lambda: create_state(recommender, optimizer, jax.random.key(0)))
         shardings = self.shardings(shapes)
         self._check_items(recommender, shapes.params, shardings.params)
