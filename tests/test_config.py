@@ -42,7 +42,11 @@ def test_every_loss_survives(name):
 @given(
     st.integers(0, 2**31 - 1),
     st.floats(1e-8, 10.0, allow_nan=False),
-    st.lists(st.builds(Penalty, st.text(max_size=5), st.floats(0, 2), st.integers(0, 9)), max_size=3),
+    st.lists(
+        st.builds(Penalty, st.text(max_size=5), st.floats(0, 2), st.integers(0, 9)),
+        max_size=3,
+        unique_by=lambda penalty: penalty.name,
+    ),
     st.sampled_from(["jit", "pmap"]),
     st.booleans(),
 )
