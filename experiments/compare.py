@@ -22,7 +22,7 @@ from jaxrec import artifact
 from jaxrec.data.source import load_split
 from jaxrec.serialization import nearest
 from jaxrec.train.logging import Several
-from jaxrec.train.loop import StopRequest, stop_signals
+from jaxrec.train.stopping import StopRequest, stop_signals
 
 if TYPE_CHECKING:
     from jaxrec.data.splits import Split

@@ -19,7 +19,7 @@ from jaxrec.evaluation import as_dict, evaluate_split
 from jaxrec.protocol import ProtocolCard
 from jaxrec.run import Run
 from jaxrec.train.logging import Record, Reporter, Several, Silent
-from jaxrec.train.loop import StopRequest
+from jaxrec.train.stopping import StopRequest
 
 if TYPE_CHECKING:
     from jaxrec.data.splits import Split

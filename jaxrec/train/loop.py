@@ -9,10 +9,8 @@ whether a checkpoint is due by the clock of process 0. Validation scores are tho
 import contextlib
 import dataclasses
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,6 +27,7 @@ from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrec.train.options import TrainConfig
 from jaxrec.train.parallel import Placement
 from jaxrec.train.state import TrainState
+from jaxrec.train.stopping import StopRequest, stop_signals
 from jaxrec.typing import Params
 
 logger = logging.getLogger(__name__)
@@ -79,38 +78,6 @@ class TrainResult:
     step: int
     progress: Progress
     interrupted: int
-
-
-class StopRequest(threading.Event):
-    """An event that a signal sets.
-
-    Attributes:
-      number: of the signal; 0 before.
-    """
-
-    number: int = 0
-
-
-@contextlib.contextmanager
-def stop_signals() -> Iterator[StopRequest]:
-    """An event that SIGTERM and SIGINT set, while the block runs (in the main thread only)."""
-    event = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def ask_to_stop(number, frame):
-        if event.is_set():
-            raise KeyboardInterrupt  # a second signal does not wait for the checkpoint
-        event.number = number
-        event.set()
-
-    former = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield event
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 class Trainer:
@@ -324,4 +291,4 @@ class Trainer:
         return self.state.params, best
 
 
-__all__ = ["SELECTION_METRIC", "Progress", "TrainResult", "Trainer", "stop_signals"]
+__all__ = ["SELECTION_METRIC", "Progress", "TrainResult", "Trainer"]

@@ -9,7 +9,7 @@ import pytest
 from command_line import EXPERIMENTS, assert_one_sentence, experiment, run_here
 
 from jaxrec.train.logging import Silent
-from jaxrec.train.loop import stop_signals
+from jaxrec.train.stopping import stop_signals
 
 DATA = ("--data.simulated-users", "60", "--data.simulated-items", "40")
 SIZE = ("--width", "8", "--max-length", "8", "--epochs", "2", "--set", "all.train.batch_targets=256")
