@@ -46,7 +46,7 @@ def sasrec() -> Config:
 def vgenatt_demo() -> Config:
     """V-GenAtt (see ``vgenatt``) of a size for the embedded, simulated data: minutes on a laptop.
 
-    4,000 users, 1,000 items: 89 % of the best possible NDCG@10 after about a minute of training on
+    4,000 users, 1,000 items: 88 % of the best possible NDCG@10 after about a minute of training on
     2 CPU cores.
 
     Command: ``python experiments/train.py``
