@@ -46,6 +46,11 @@ CPU_BLOCKS = BlockSizes(logits=2**22, shortest=128, longest=256, tile=(256, 2048
 ACCELERATOR_BLOCKS = BlockSizes(logits=2**27, shortest=512, longest=2**20, tile=(8192, 16384), sampled=16384)
 
 
+def _block_sizes() -> BlockSizes:
+    """Those of the default device."""
+    return CPU_BLOCKS if jax.default_backend() == "cpu" else ACCELERATOR_BLOCKS
+
+
 class Loss(Protocol):
     """What every loss of this module offers; implementations are hashable (static under jit)."""
 
@@ -109,7 +114,7 @@ class SoftmaxLoss:
         axis = table_axis()
         if axis is not None:
             num_tokens *= jax.lax.axis_size(axis)
-        sizes = CPU_BLOCKS if jax.default_backend() == "cpu" else ACCELERATOR_BLOCKS
+        sizes = _block_sizes()
         block, chunk = self.block, self.chunk
         if chunk is None and block is None and sizes.shortest * num_rows > sizes.logits:
             block, chunk = sizes.tile
@@ -167,8 +172,7 @@ class SampledSoftmaxLoss:
             losses = jax.nn.logsumexp(jnp.concatenate([own[:, None], logits], axis=-1), axis=-1) - own
             return jnp.sum(jnp.where(weights != 0, losses, 0.0) * weights)
 
-        sampled = CPU_BLOCKS.sampled if jax.default_backend() == "cpu" else ACCELERATOR_BLOCKS.sampled
-        block = min(self.block or sampled, query.shape[0])
+        block = min(self.block or _block_sizes().sampled, query.shape[0])
         blocks = [_blocks(array, block) for array in (query, targets, weights)]
         totals = jax.lax.map(lambda arrays: jax.checkpoint(block_total)(*arrays), blocks)
         return jnp.sum(totals), jnp.sum(weights)
