@@ -85,13 +85,15 @@ def recommend_histories(
         np.zeros((count, k), bool),
         np.zeros((count, k), np.float32) if request.with_spread else None,
     )
+    at_once = users_at_once(request.batch_size, mesh)
     waiting: list[tuple[EvaluationBatch, TopK]] = []
     for batch in history_batches(
         items,
         offsets[:-1],
         offsets[1:],
         max_length=recommender.max_length,
-        batch_size=users_at_once(request.batch_size, mesh),
+        batch_size=at_once.batch_size,
+        pairs=at_once.pairs,
         devices=1 if mesh is None else mesh.size,
     ):
         found = recommend(

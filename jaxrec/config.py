@@ -49,7 +49,7 @@ class EvaluationConfig:
       exclude_seen: whether items of the whole history are left out of the ranking; also decides which
         validation NDCG@10 chooses the checkpoint.
       batch_size: users of one dispatch, of all devices together; ``None`` takes 256 on CPUs, and 2,048 for each
-        device of another kind.
+        device of another kind, fewer where the histories are long.
     """
 
     exclude_seen: bool = True

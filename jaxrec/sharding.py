@@ -6,7 +6,7 @@ results that are whole on each of its devices.
 """
 
 import math
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ ITEM_ROWS = PartitionSpec(MODEL_AXIS)
 """Rows of the item table, and of what is known of each item."""
 CPU_USERS, ACCELERATOR_USERS = 256, 2048
 """Users of one dispatch, unless a number is asked for: in all on CPUs, for each device of another kind."""
+CPU_PAIRS, ACCELERATOR_PAIRS = 256 * 50**2, 2**28
+"""Pairs of positions in the histories of one dispatch: on CPUs so few that a head's weights stay in the caches."""
 
 
 def available_mesh(config: ParallelConfig) -> Mesh | None:
@@ -43,13 +45,26 @@ def available_mesh(config: ParallelConfig) -> Mesh | None:
     return mesh_of(count, math.gcd(config.model_devices, count))
 
 
-def users_at_once(batch_size: int | None, mesh: Mesh | None) -> int:
-    """Users of one dispatch, of all devices together: ``batch_size``, or for ``None`` as many as keep them busy."""
+class UsersAtOnce(NamedTuple):
+    """The most that one dispatch holds, of all devices together.
+
+    Attributes:
+      batch_size: users.
+      pairs: users times the square of their histories' length (attention grows with it); ``None`` is any number.
+    """
+
+    batch_size: int
+    pairs: int | None = None
+
+
+def users_at_once(batch_size: int | None, mesh: Mesh | None) -> UsersAtOnce:
+    """``batch_size`` users, whatever their histories; for ``None`` as many as keep the devices busy."""
     if batch_size is not None:
-        return batch_size
+        return UsersAtOnce(batch_size)
     if jax.default_backend() == "cpu":  # beyond, a batch no longer fits the caches
-        return CPU_USERS
-    return ACCELERATOR_USERS * (1 if mesh is None else mesh.size)
+        return UsersAtOnce(CPU_USERS, CPU_PAIRS)
+    devices = 1 if mesh is None else mesh.size
+    return UsersAtOnce(ACCELERATOR_USERS * devices, ACCELERATOR_PAIRS * devices)
 
 
 def several_devices(mesh: Mesh | None) -> Mesh | None:
@@ -156,6 +171,7 @@ __all__ = [
     "ITEM_ROWS",
     "USERS",
     "WHOLE",
+    "UsersAtOnce",
     "available_mesh",
     "constrain",
     "fill_rows",

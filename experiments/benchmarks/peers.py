@@ -157,7 +157,9 @@ def measure_theirs(
             "k": K,
             "bulk_users": settings.bulk_users or arrays.num_users,
             "single_users": min(settings.peer_users or settings.one_user_repeats, arrays.num_users // 2),
-            "recommend_batch": users_at_once(config.evaluation.batch_size, available_mesh(config.parallel)),
+            "recommend_batch": users_at_once(
+                config.evaluation.batch_size, available_mesh(config.parallel)
+            ).batch_size,
             "device": "cuda" if device == "gpu" else "cpu",
         }
         done = subprocess.run(

@@ -36,6 +36,7 @@ def history_batches(
     *,
     max_length: int,
     batch_size: int = 256,
+    pairs: int | None = None,
     with_seen: bool = True,
     devices: int = 1,
 ) -> Iterator[EvaluationBatch]:
@@ -51,11 +52,12 @@ def history_batches(
       ends: int64 ``[n]``; equal to the start for an empty history.
       max_length: longest window that the model reads.
       batch_size: B; less for histories so long that ``[B, S]`` would be large.
+      pairs: the largest B L^2, what attention compares; ``None`` is any number. Never makes B less than 8.
       with_seen: whether whole histories are wanted.
       devices: that share each batch; B is rounded up to a multiple of them.
     """
-    for name, number in (("batch_size", batch_size), ("devices", devices)):
-        if number < 1:
+    for name, number in (("batch_size", batch_size), ("pairs", pairs), ("devices", devices)):
+        if number is not None and number < 1:
             raise ValueError(f"{name} is {number}; it must be at least 1")
     starts, ends = np.asarray(starts, np.int64), np.asarray(ends, np.int64)
     lengths = ends - starts
@@ -73,12 +75,14 @@ def history_batches(
         if width != widths[-1] and end - first < batch_size:
             continue
         group, first = order[first:end], end
-        size = -(-_batch_rows(len(group), batch_size, width) // devices) * devices
+        length = min(width, max_length)
+        fitting = batch_size if pairs is None else min(batch_size, _multiple(pairs // length**2))
+        size = -(-_batch_rows(len(group), fitting, width) // devices) * devices
         for begin in range(0, len(group), size):
             rows = np.full(size, -1, np.int64)
             part = group[begin : begin + size]
             rows[: len(part)] = part
-            yield _batch(items, starts, ends, rows, min(width, max_length), width if with_seen else 0)
+            yield _batch(items, starts, ends, rows, length, width if with_seen else 0)
 
 
 def evaluation_batches(
@@ -88,6 +92,7 @@ def evaluation_batches(
     *,
     max_length: int,
     batch_size: int = 256,
+    pairs: int | None = None,
     with_seen: bool = True,
     devices: int = 1,
 ) -> Iterator[EvaluationBatch]:
@@ -102,6 +107,7 @@ def evaluation_batches(
         positions,
         max_length=max_length,
         batch_size=batch_size,
+        pairs=pairs,
         with_seen=with_seen,
         devices=devices,
     ):
@@ -125,6 +131,11 @@ def _batch_rows(rows: int, batch_size: int, width: int) -> int:
     """
     few = 1 if rows == 1 else max(ROW_MULTIPLE, 1 << (rows - 1).bit_length())
     return max(1, min(batch_size, few, max(ROW_MULTIPLE, SEEN_CELLS // width)))
+
+
+def _multiple(rows: int) -> int:
+    """The multiple of ``ROW_MULTIPLE`` that is not above ``rows``, but at least one of it."""
+    return max(1, rows // ROW_MULTIPLE) * ROW_MULTIPLE
 
 
 def _batch(

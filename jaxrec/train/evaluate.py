@@ -107,13 +107,14 @@ def evaluate(
     if mesh is not None:
         facts = place(facts, mesh, WHOLE)
     counts = zero_counts(settings, table.shape[0])
-    results = _Results(len(positions))
+    results, at_once = _Results(len(positions)), users_at_once(batch_size, mesh)
     for batch in evaluation_batches(
         log_items,
         starts,
         positions,
         max_length=recommender.max_length,
-        batch_size=users_at_once(batch_size, mesh),
+        batch_size=at_once.batch_size,
+        pairs=at_once.pairs,
         with_seen=exclude_seen,
         devices=1 if mesh is None else mesh.size,
     ):

@@ -196,6 +196,17 @@ def test_batches_divide_among_devices(problem, batch_size, devices):
     assert sorted(met) == list(range(len(rows.starts)))
 
 
+def test_long_histories_come_in_smaller_batches(problem):
+    """B L^2 stays within ``pairs``, unless 8 users are too many already."""
+    _, items, rows = problem
+    batches = list(evaluation_batches(items, *rows, max_length=MAX_LENGTH, batch_size=64, pairs=40 * 8**2))
+    shapes = {batch.items.shape for batch in batches}
+    assert shapes == {(40, 8), (24, 10)}
+    assert all(rows * length**2 <= 40 * 8**2 or rows == 8 for rows, length in shapes)
+    met = np.concatenate([batch.rows[batch.rows >= 0] for batch in batches])
+    assert sorted(met) == list(range(len(rows.starts)))
+
+
 def test_history_batches_at_the_end_of_the_log():
     items = np.arange(1, 6, dtype=np.int32)
     (batch,) = history_batches(items, np.array([0, 5]), np.array([5, 5]), max_length=4, batch_size=8)
@@ -207,7 +218,7 @@ def test_history_batches_at_the_end_of_the_log():
     assert not empty.items.any()
     with pytest.raises(ValueError, match="row 1 has a history from 4 to 3"):
         list(history_batches(items, np.array([0, 4]), np.array([1, 3]), max_length=4))
-    for name in ("batch_size", "devices"):
+    for name in ("batch_size", "pairs", "devices"):
         with pytest.raises(ValueError, match=f"{name} is 0"):
             list(history_batches(items, np.array([0]), np.array([1]), max_length=4, **{name: 0}))
 
@@ -240,8 +251,8 @@ def test_memory_at_a_million_items():
 
 
 def test_users_of_one_dispatch(monkeypatch):
-    assert users_at_once(7, None) == 7
-    assert users_at_once(None, None) == 256
+    assert users_at_once(7, None) == (7, None)
+    assert users_at_once(None, None).batch_size == 256
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     mesh = jax.sharding.AbstractMesh((2, 2), ("data", "model"))
-    assert [users_at_once(size, mesh) for size in (7, None)] == [7, 4 * 2048]
+    assert [users_at_once(size, mesh).batch_size for size in (7, None)] == [7, 4 * 2048]
