@@ -135,6 +135,9 @@ def test_parts_are_taken_where_a_cpu_gains_from_them():
     assert default_parts(one_target, batch, "cpu") == LENGTH // 2
     assert default_parts(one_target, batch, "gpu") == 1
     assert default_parts(EncoderRecommender(**TINY), batch, "cpu") == 1
+    long = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((20, 200), leaf.dtype), make_batch())
+    for num_items, parts in ((6_400, 2), (6_401, 1)):
+        assert default_parts(EncoderRecommender(num_items=num_items, max_length=200), long, "cpu") == parts
     in_batch = DiffuRecRecommender(**TINY, loss_function=LOSSES["in-batch"])
     assert default_parts(in_batch, batch, "cpu") == 1
 

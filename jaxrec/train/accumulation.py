@@ -15,6 +15,10 @@ Loss = Callable[[Params, SequenceBatch], tuple[Array, dict[str, Array]]]
 
 TOKENS_IN_CACHE = 1024
 """What a CPU trains fastest at once where a token costs more than its share of the softmax (2 cores, D 128)."""
+PAIRS_IN_CACHE = 10 * 200**2
+"""Pairs of positions that a CPU attends over fastest at once, in the same sense, where histories are long."""
+ITEMS_A_POSITION = 32
+"""Up to so many items of the catalogue for each position of a window attention weighs as much as the softmax."""
 SMALL_TABLE = 2**22
 """Numbers in an item table whose gradient is added part by part at little cost: 32,768 items of width 128."""
 
@@ -22,17 +26,25 @@ SMALL_TABLE = 2**22
 def default_parts(recommender: Recommender, batch: SequenceBatch, platform: str) -> int:
     """How many parts are wanted where the user does not say.
 
+    A model that trains a target a window, over a moderate catalogue, spends its time in blocks of a transformer, whose
+    activations of a whole batch leave a CPU's caches; another spends it in the softmax, unless its windows are long
+    and the catalogue is small: then the weights of attention leave the caches.
+
     Args:
-      recommender: one that trains a target a window, over a moderate catalogue, spends its time in blocks of a
-        transformer, whose activations of a whole batch leave a CPU's caches; another spends it in the softmax.
+      recommender: its targets and the size of its item table count.
       batch: this device's rows ``[B, L]``.
       platform: of the devices.
     """
     in_batch = getattr(getattr(recommender, "loss_function", None), "in_batch", False)
     large = recommender.num_items * getattr(recommender, "width", 1) > SMALL_TABLE
-    if platform != "cpu" or recommender.target_positions != "last" or in_batch or large:
+    if platform != "cpu" or in_batch or large:
         return 1
-    return -(-batch.items.size // TOKENS_IN_CACHE)
+    length = batch.items.shape[-1]
+    if recommender.target_positions == "last":
+        return -(-batch.items.size // TOKENS_IN_CACHE)
+    if recommender.num_items <= ITEMS_A_POSITION * length:
+        return -(-batch.items.size * length // PAIRS_IN_CACHE)
+    return 1
 
 
 def parts_of(rows: int, wanted: int) -> int:
@@ -67,4 +79,11 @@ def value_and_gradient(
     return jax.tree.map(functools.partial(jnp.sum, axis=0), sums), gradient
 
 
-__all__ = ["SMALL_TABLE", "TOKENS_IN_CACHE", "default_parts", "parts_of", "value_and_gradient"]
+__all__ = [
+    "PAIRS_IN_CACHE",
+    "SMALL_TABLE",
+    "TOKENS_IN_CACHE",
+    "default_parts",
+    "parts_of",
+    "value_and_gradient",
+]

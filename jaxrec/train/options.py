@@ -16,7 +16,8 @@ class TrainConfig:
       steps_per_call: optimizer steps of one dispatch to the device.
       accumulate: parts, at most, into which a device splits its rows of a batch to make their gradients one after the
         other: the same step, but for rounding, with fewer activations in memory (and one more gradient). ``None``: 1,
-        except on a CPU for models that train one target a window, which take parts that its caches hold.
+        except on a CPU for models that train one target a window, or on long windows of few items: parts that its
+        caches hold.
       batch_source: where batches are made: by the ``grain`` pipeline on the host, on the ``device`` that keeps the
         whole log, or ``auto``: on an accelerator where the log fits, else by Grain. The batches are the same.
       length_buckets: whether short histories go to short batches.
