@@ -30,6 +30,7 @@ def compile_quickly() -> None:
     os.environ["XLA_FLAGS"] = " ".join([given, *(f"--{flag}" for flag in flags)]).strip()
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # no lines of source in the programs
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 

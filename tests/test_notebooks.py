@@ -10,13 +10,16 @@ from command_line import environment
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-# Every cell runs, for a shorter time and with fewer programs; the figures of a whole run lie in the notebook.
+# Every cell runs, for a shorter time and with fewer programs (240 users are one batch of one shape); the figures of a
+# whole run lie in the notebook.
 SHORTER = {
     "01_quickstart": {
+        "num_users=2000": "num_users=240",
         "epochs=20": "epochs=2",
         "batch_targets=2048": "batch_targets=2048, length_buckets=False",
     },
     "02_attention": {
+        "num_users=800": "num_users=240",
         "epochs=7": "epochs=1",
         "evaluate_every=7": "evaluate_every=1",
         '"num_layers": 2': '"num_layers": 1',
@@ -28,8 +31,9 @@ SHORTER = {
         "loglog([1, 2, 4], course": "loglog([2], course",
     },
     "03_diffusion": {
+        "num_users=600": "num_users=240",
         '"DiffuRec": 30, "history-cached": 20': '"DiffuRec": 3, "history-cached": 2',
-        "for count in (1, 2, 8, 32)": "for count in (1, 8)",
+        "for count in (1, 2, 8, 32)": "for count in (8,)",
     },
     "04_scaling": {"for steps in (1, 4, 16)": "for steps in (1, 4)", "for n in (2, 4, 8)": "for n in (2, 8)"},
 }
