@@ -8,6 +8,7 @@ import sys
 from benchmarks.apart import run_apart
 from benchmarks.dataset import missing
 from benchmarks.plots import draw_plots
+from benchmarks.processes import end_as_by_interrupt
 from benchmarks.report import HEADINGS, Report, describe_environment, json_path, line_of
 from benchmarks.sections import SECTIONS, request_of, run_case
 from benchmarks.settings import PROGRAM, Settings, parse_settings
@@ -74,6 +75,7 @@ def print_section(console: Console, section: str, records: list[dict]) -> None:
 
 
 if __name__ == "__main__":
+    end_as_by_interrupt()
     if missing(("polars", "tyro")):  # what the other scripts share needs them; a bare machine does without
         raise SystemExit(main(sys.argv[1:]))
     from console import run_script

@@ -5,4 +5,5 @@ import gc
 from compiling import compile_quickly
 
 compile_quickly()  # before jax is imported
-gc.set_threshold(50_000, 20, 50)  # tracing makes many objects, and JAX does work of its own at each collection
+# Tracing makes many objects, and JAX does work of its own at each collection.
+gc.set_threshold(50_000, 20, 50)

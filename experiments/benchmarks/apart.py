@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import end_as_by_interrupt, run
+
 EXPERIMENTS = Path(__file__).parents[1]
 REPOSITORY = EXPERIMENTS.parent
 FAKE_DEVICES = "--xla_force_host_platform_device_count"
@@ -29,13 +31,12 @@ def run_apart(function: str, *, fake_devices: int = 1, **arguments: Any) -> Any:
     with tempfile.TemporaryDirectory(prefix="jaxrec-benchmark-") as folder:
         answer = Path(folder) / "answer.json"
         request = {"function": function, "arguments": arguments, "answer": str(answer)}
-        done = subprocess.run(
+        done = run(
             [sys.executable, "-m", "benchmarks.apart"],
             input=json.dumps(request),
             env=_environment(fake_devices),
             stdout=sys.stderr,
             stderr=subprocess.PIPE,
-            text=True,
         )
         if not answer.exists():
             raise RuntimeError(_reason(done.returncode, done.stderr))
@@ -68,6 +69,7 @@ def find(function: str) -> Callable[..., Any]:
 
 def main() -> None:
     """Answers one request from standard input."""
+    end_as_by_interrupt()
     request = json.loads(sys.stdin.read())
     try:
         reply = {"result": find(request["function"])(**request["arguments"])}

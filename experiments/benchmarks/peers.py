@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.apart import run_apart
 from benchmarks.dataset import Arrays
+from benchmarks.processes import run
 from benchmarks.rows import Row, failed, row, skipped
 from benchmarks.settings import Settings
 from benchmarks.timing import Times
@@ -162,11 +163,11 @@ def measure_theirs(
             ).batch_size,
             "device": "cuda" if device == "gpu" else "cpu",
         }
-        done = subprocess.run(
+        done = run(
             [python, str(PROGRAMS / f"{case['library']}_sasrec.py")],
             input=json.dumps(request),
-            capture_output=True,
-            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             cwd=folder / "work",
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         )
