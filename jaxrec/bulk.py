@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrec.data.evaluation_batches import EvaluationBatch, history_batches
+from jaxrec.data.windows import bucket_lengths
 from jaxrec.recommend import TopK, recommend
 from jaxrec.recommender import Recommender, table_rows
 from jaxrec.sharding import WHOLE, place, place_items, place_params, several_devices, users_at_once
@@ -91,7 +92,7 @@ def recommend_histories(
         items,
         offsets[:-1],
         offsets[1:],
-        max_length=recommender.max_length,
+        lengths=bucket_lengths(recommender.max_length, recommender.target_positions),
         batch_size=at_once.batch_size,
         pairs=at_once.pairs,
         devices=1 if mesh is None else mesh.size,

@@ -30,6 +30,7 @@ class BagRecommender:
     max_length: int
     width: int = 4
     stochastic: bool = False
+    target_positions: str = "all"
 
     def init(self, key):
         """Small integers, so that scores are exact and full of ties."""

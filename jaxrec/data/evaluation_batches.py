@@ -1,11 +1,9 @@
 """Batches of whole histories for evaluation and bulk recommendation: few shapes, padded, every row once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-from jaxrec.data.windows import bucket_lengths
 
 SEEN_CELLS = 1 << 22
 ROW_MULTIPLE = 8
@@ -34,7 +32,7 @@ def history_batches(
     starts: np.ndarray,
     ends: np.ndarray,
     *,
-    max_length: int,
+    lengths: Sequence[int],
     batch_size: int = 256,
     pairs: int | None = None,
     with_seen: bool = True,
@@ -42,15 +40,15 @@ def history_batches(
 ) -> Iterator[EvaluationBatch]:
     """Batches of histories, shortest first; row r's history is ``items[starts[r]:ends[r]]``.
 
-    L is a length bucket of ``windows.bucket_lengths``, S the same bucket or, for histories longer than
-    ``max_length``, a power of two. A shape with less than a batch of rows joins the next longer one, so that
+    L is one of ``lengths`` (``windows.bucket_lengths`` of the model), S the same or, for histories longer than the
+    last of them, a power of two. A shape with less than a batch of rows joins the next longer one, so that
     few programs are compiled.
 
     Args:
       items: int32 ``[N]``, the flat log (may be memory-mapped).
       starts: int64 ``[n]``.
       ends: int64 ``[n]``; equal to the start for an empty history.
-      max_length: longest window that the model reads.
+      lengths: to which histories are padded, ascending; the last is the longest window that the model reads.
       batch_size: B; less for histories so long that ``[B, S]`` would be large.
       pairs: the largest B L^2, what attention compares; ``None`` is any number. Never makes B less than 8.
       with_seen: whether whole histories are wanted.
@@ -60,14 +58,14 @@ def history_batches(
         if number is not None and number < 1:
             raise ValueError(f"{name} is {number}; it must be at least 1")
     starts, ends = np.asarray(starts, np.int64), np.asarray(ends, np.int64)
-    lengths = ends - starts
-    if np.any(lengths < 0):
-        row = int(np.argmax(lengths < 0))
+    sizes = ends - starts
+    if np.any(sizes < 0):
+        row = int(np.argmax(sizes < 0))
         raise ValueError(
             f"row {row} has a history from {starts[row]} to {ends[row]}: it ends before it starts"
         )
-    widths = _widths(max_length, int(lengths.max(initial=0)) if with_seen else max_length)
-    shape_of_row = np.searchsorted(widths[:-1], lengths, side="left")
+    widths = _widths(list(lengths), int(sizes.max(initial=0)) if with_seen else 0)
+    shape_of_row = np.searchsorted(widths[:-1], sizes, side="left")
     order = np.argsort(shape_of_row, kind="stable")
     borders = np.searchsorted(shape_of_row[order], np.arange(len(widths) + 1))
     first = 0
@@ -75,12 +73,12 @@ def history_batches(
         if width != widths[-1] and end - first < batch_size:
             continue
         group, first = order[first:end], end
-        length = min(width, max_length)
+        length = min(width, lengths[-1])
         fitting = batch_size if pairs is None else min(batch_size, _multiple(pairs // length**2))
-        size = -(-_batch_rows(len(group), fitting, width) // devices) * devices
-        for begin in range(0, len(group), size):
-            rows = np.full(size, -1, np.int64)
-            part = group[begin : begin + size]
+        count = -(-_batch_rows(len(group), fitting, width) // devices) * devices
+        for begin in range(0, len(group), count):
+            rows = np.full(count, -1, np.int64)
+            part = group[begin : begin + count]
             rows[: len(part)] = part
             yield _batch(items, starts, ends, rows, length, width if with_seen else 0)
 
@@ -90,7 +88,7 @@ def evaluation_batches(
     starts: np.ndarray,
     positions: np.ndarray,
     *,
-    max_length: int,
+    lengths: Sequence[int],
     batch_size: int = 256,
     pairs: int | None = None,
     with_seen: bool = True,
@@ -105,7 +103,7 @@ def evaluation_batches(
         items,
         starts,
         positions,
-        max_length=max_length,
+        lengths=lengths,
         batch_size=batch_size,
         pairs=pairs,
         with_seen=with_seen,
@@ -117,10 +115,9 @@ def evaluation_batches(
         yield batch._replace(targets=targets)
 
 
-def _widths(max_length: int, longest: int) -> list[int]:
-    widths = bucket_lengths(max_length)
+def _widths(widths: list[int], longest: int) -> list[int]:
     while widths[-1] < longest:
-        widths.append(1 << widths[-1].bit_length())
+        widths = [*widths, 1 << widths[-1].bit_length()]
     return widths
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrec.data.evaluation_batches import EvaluationBatch, evaluation_batches
+from jaxrec.data.windows import bucket_lengths
 from jaxrec.diversity import CategoryTable, self_information
 from jaxrec.metrics import CUTOFFS
 from jaxrec.recommend import sample_queries
@@ -112,7 +113,7 @@ def evaluate(
         log_items,
         starts,
         positions,
-        max_length=recommender.max_length,
+        lengths=bucket_lengths(recommender.max_length, recommender.target_positions),
         batch_size=at_once.batch_size,
         pairs=at_once.pairs,
         with_seen=exclude_seen,

@@ -69,6 +69,7 @@ class BagRecommender:
     num_items: int = NUM_ITEMS
     max_length: int = MAX_LENGTH
     stochastic: bool = False
+    target_positions: str = "all"
 
     def init(self, key):
         table = jax.random.randint(key, (table_rows(self.num_items), 3), -1, 2).astype(jnp.float32)

@@ -11,6 +11,7 @@ from helpers import BagRecommender
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxrec.data.evaluation_batches import evaluation_batches, history_batches
+from jaxrec.data.windows import bucket_lengths
 from jaxrec.diversity import CategoryTable, concentration, f_score, list_metrics, self_information
 from jaxrec.metrics import accuracy, rank_targets
 from jaxrec.recommend import recommend
@@ -21,6 +22,7 @@ from jaxrec.train.evaluate import evaluate
 from jaxrec.train.ranking import count_competitors
 
 NUM_ITEMS, WIDTH, MAX_LENGTH = 300, 4, 10
+LENGTHS = bucket_lengths(MAX_LENGTH)
 BAG = BagRecommender(NUM_ITEMS, MAX_LENGTH, WIDTH)
 
 
@@ -157,7 +159,7 @@ def test_batches_hold_every_row_once(problem, batch_size, with_seen):
     met = []
     shapes = set()
     for batch in evaluation_batches(
-        items, *rows, max_length=MAX_LENGTH, batch_size=batch_size, with_seen=with_seen
+        items, *rows, lengths=LENGTHS, batch_size=batch_size, with_seen=with_seen
     ):
         shapes.add((batch.items.shape, batch.seen.shape))
         assert len(batch.items) <= batch_size
@@ -187,9 +189,7 @@ def test_batches_hold_every_row_once(problem, batch_size, with_seen):
 @pytest.mark.parametrize(("batch_size", "devices"), [(1, 8), (50, 8), (20, 6), (500, 3)])
 def test_batches_divide_among_devices(problem, batch_size, devices):
     _, items, rows = problem
-    batches = list(
-        evaluation_batches(items, *rows, max_length=MAX_LENGTH, batch_size=batch_size, devices=devices)
-    )
+    batches = list(evaluation_batches(items, *rows, lengths=LENGTHS, batch_size=batch_size, devices=devices))
     assert all(len(batch.items) % devices == 0 for batch in batches)
     assert all(len(batch.items) < batch_size + devices for batch in batches)
     met = np.concatenate([batch.rows[batch.rows >= 0] for batch in batches])
@@ -199,7 +199,7 @@ def test_batches_divide_among_devices(problem, batch_size, devices):
 def test_long_histories_come_in_smaller_batches(problem):
     """B L^2 stays within ``pairs``, unless 8 users are too many already."""
     _, items, rows = problem
-    batches = list(evaluation_batches(items, *rows, max_length=MAX_LENGTH, batch_size=64, pairs=40 * 8**2))
+    batches = list(evaluation_batches(items, *rows, lengths=LENGTHS, batch_size=64, pairs=40 * 8**2))
     shapes = {batch.items.shape for batch in batches}
     assert shapes == {(40, 8), (24, 10)}
     assert all(rows * length**2 <= 40 * 8**2 or rows == 8 for rows, length in shapes)
@@ -209,18 +209,18 @@ def test_long_histories_come_in_smaller_batches(problem):
 
 def test_history_batches_at_the_end_of_the_log():
     items = np.arange(1, 6, dtype=np.int32)
-    (batch,) = history_batches(items, np.array([0, 5]), np.array([5, 5]), max_length=4, batch_size=8)
+    (batch,) = history_batches(items, np.array([0, 5]), np.array([5, 5]), lengths=[4], batch_size=8)
     assert_array_equal(batch.rows, [1, 0, *[-1] * 6])  # the shorter first
     assert_array_equal(batch.items[1], [2, 3, 4, 5])
     assert_array_equal(batch.seen[1], [0, 0, 0, 1, 2, 3, 4, 5])
     assert not batch.items[0].any()
-    (empty,) = history_batches(items[:0], np.zeros(1), np.zeros(1), max_length=4)
+    (empty,) = history_batches(items[:0], np.zeros(1), np.zeros(1), lengths=[4])
     assert not empty.items.any()
     with pytest.raises(ValueError, match="row 1 has a history from 4 to 3"):
-        list(history_batches(items, np.array([0, 4]), np.array([1, 3]), max_length=4))
+        list(history_batches(items, np.array([0, 4]), np.array([1, 3]), lengths=[4]))
     for name in ("batch_size", "pairs", "devices"):
         with pytest.raises(ValueError, match=f"{name} is 0"):
-            list(history_batches(items, np.array([0]), np.array([1]), max_length=4, **{name: 0}))
+            list(history_batches(items, np.array([0]), np.array([1]), lengths=[4], **{name: 0}))
 
 
 def test_bad_arguments(problem):
