@@ -6,7 +6,8 @@ divide. Rows 0 and above ``num_items`` of the table are never a candidate. ``que
 ``targets`` and ``weights`` have its leading shape, ``items`` is ``[V, Q]``. A token of weight 0 costs
 (nearly) nothing and gets no gradient.
 
-Logits and losses are float32. On a GPU, float32 matrix products follow ``jax_default_matmul_precision``.
+Logits and losses are float32. On GPUs and TPUs, products of float32 matrices in training follow
+``jax_default_matmul_precision``; in ranking they are full ones.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Packing the tokens of a loss into whole blocks, those that count first.
 
 A loss that loops over blocks with a trip count known at run time then never computes the padding of a
-batch.
+batch. That is for CPUs: an accelerator would wait for its host before every block, and computes them all.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ class Tokens(NamedTuple):
       targets: ``[P, ...]`` int32.
       weights: ``[P]`` float32, 0 in the filling.
       places: ``[N]`` int32, where each token of the caller stands.
-      num_blocks: scalar int32, blocks with a token of non-zero weight; the Python integer 1 if all
-        tokens fit into one block, which then stand in the caller's order.
+      num_blocks: scalar int32, blocks with a token of non-zero weight; on an accelerator, or if all tokens fit into
+        one block, the Python integer of all blocks, whose tokens stand in the caller's order.
     """
 
     query: Array
@@ -35,12 +35,12 @@ class Tokens(NamedTuple):
 
 
 def pack(query: Array, targets: Array, weights: Array, block: int, dtype: Dtype) -> Tokens:
-    """Sorts the tokens that count to the front (stably) and fills up the last block."""
+    """Sorts the tokens that count to the front (stably; on CPUs) and fills up the last block."""
     count = query.shape[0]
     filling = -count % block
     places = jnp.arange(count)
-    num_blocks = 1
-    if count > block:
+    num_blocks = -(-count // block)
+    if num_blocks > 1 and _counts_at_run_time():
         counts = weights != 0
         used = jnp.cumsum(counts)
         places = jnp.where(counts, used - 1, used[-1] + places - used)
@@ -52,12 +52,16 @@ def pack(query: Array, targets: Array, weights: Array, block: int, dtype: Dtype)
     return Tokens(query, targets, jnp.pad(weights, (0, filling)), places, num_blocks)
 
 
+def _counts_at_run_time() -> bool:
+    return jax.default_backend() == "cpu"
+
+
 def loop_blocks(tokens: Tokens, step: Callable[[Array | int, Carry], Carry], carry: Carry) -> Carry:
     """``carry = step(index, carry)`` over the blocks that count; without a loop if there is one block.
 
     A single block also needs no packing, so that a compiler can split the tokens over devices.
     """
-    if isinstance(tokens.num_blocks, int):
+    if isinstance(tokens.num_blocks, int) and tokens.num_blocks == 1:
         return step(0, carry)
     return jax.lax.fori_loop(0, tokens.num_blocks, step, carry)
 

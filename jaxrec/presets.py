@@ -129,7 +129,7 @@ def diffurec() -> Config:
     return Config(
         model=DiffuRecRecommender(),
         optimizer=OptimizerConfig(decay="step", step_epochs=100, warmup_steps=0, b2=0.999),
-        train=TrainConfig(epochs=500, batch_targets=512, patience=20),
+        train=TrainConfig(epochs=500, batch_targets=512, evaluate_every=5, patience=4),
     )
 
 
@@ -143,7 +143,7 @@ def diffurecsys() -> Config:
         optimizer=OptimizerConfig(
             decay="step", step_epochs=30, warmup_steps=0, weight_decay=1e-4, decay_embeddings=True, b2=0.999
         ),
-        train=TrainConfig(epochs=100, batch_targets=512, patience=20),
+        train=TrainConfig(epochs=100, batch_targets=512, evaluate_every=5, patience=4),
     )
 
 

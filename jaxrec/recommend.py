@@ -56,12 +56,15 @@ def sample_queries(
 ) -> Array:
     """``[num_samples, B, Q]`` draws of the query; a recommender without randomness is asked once.
 
-    One sample takes ``key`` as it is, so that it is the query of ``recommender.query(params, items, key)``.
+    One sample takes ``key`` as it is, so that it is the query of ``recommender.query(params, items, key)``. Products of
+    float32 matrices are full ones also where a device would rather round their operands (TPUs to bfloat16, GPUs to
+    TF32), so that ranks and lists are those of a CPU.
     """
-    if num_samples == 1 or not recommender.stochastic:
-        return recommender.query(params, items, key)[None]
-    keys = jax.random.split(key, num_samples)
-    return jax.lax.map(lambda sample_key: recommender.query(params, items, sample_key), keys)
+    with jax.default_matmul_precision("float32"):
+        if num_samples == 1 or not recommender.stochastic:
+            return recommender.query(params, items, key)[None]
+        keys = jax.random.split(key, num_samples)
+        return jax.lax.map(lambda sample_key: recommender.query(params, items, sample_key), keys)
 
 
 def best_items(scores: ChunkedScores, k: int) -> TopK:

@@ -83,6 +83,22 @@ def test_softmax_equals_dense(problem, plan):
     assert_allclose(gradients[2], jnp.where(weights > 0, expected_gradients[2], 0.0), rtol=1e-5, atol=1e-5)
 
 
+def test_accelerators_know_the_number_of_blocks(problem, monkeypatch):
+    """The same loss and gradients from loops of constant length: others would wait for the host."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    expected = dense_value_and_gradients(*problem)
+    for loss in (
+        SoftmaxLoss(block=34),
+        SoftmaxLoss(block=34, chunk=100),
+    ):  # sizes that no other test has traced
+        value, gradients = value_and_gradients(loss, *problem)
+        assert_allclose(value, expected[0], rtol=1e-5)
+        assert_allclose(gradients[1], expected[1][1], rtol=1e-5, atol=1e-5)
+        program = str(jax.make_jaxpr(functools.partial(value_and_gradients, loss))(*problem))
+        assert "scan[" in program
+        assert "while[" not in program
+
+
 def test_softmax_without_a_gradient(problem):
     expected = dense_softmax(*problem)
     for plan in ({"block": 33}, {"block": 33, "chunk": 100}):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.recommend import recommend
 from jaxrec.recommender import table_rows
 from jaxrec.scoring import map_rows
@@ -131,6 +132,17 @@ def test_a_row_does_not_depend_on_the_others(problem):
     for row in range(3):
         alone = recommend(recommender, params, histories[row : row + 1], k=7)
         assert_array_equal(alone.items[0], together.items[row])
+
+
+def test_matrix_products_are_full_ones_on_every_device():
+    """By default a TPU rounds operands to bfloat16, and lists would differ from a CPU's."""
+    model = EncoderRecommender(num_items=20, max_length=4, width=8, num_layers=1, num_heads=2)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    items = jnp.ones((2, 4), jnp.int32)
+    program = str(jax.make_jaxpr(lambda params: recommend(model, params, items, k=3))(params))
+    products = program.count("dot_general[")
+    assert products > 5
+    assert program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products
 
 
 @settings(max_examples=40, deadline=None)

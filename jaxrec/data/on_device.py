@@ -1,7 +1,7 @@
 """Training windows drawn inside the compiled call: the flat log lives in device memory.
 
-No host work and no transfer but two numbers a call. The windows are those of the Grain pipeline, index for
-index, because both cut them with ``windows.cut_windows``.
+No host work and no transfer but three numbers a call, the seed among them, so that all seeds share their programs.
+The windows are those of the Grain pipeline, index for index, because both cut them with ``windows.cut_windows``.
 """
 
 import dataclasses
@@ -31,7 +31,6 @@ class BucketShape(NamedTuple):
     num_rows: int
     steps: int
     positions: TargetPositions
-    seed: int
 
 
 @jax.tree_util.register_dataclass
@@ -44,8 +43,8 @@ class DeviceCall:
       starts: int32 ``[U]``, first item of each user.
       num_targets: int32 ``[U]``.
       first_row: int32 ``[U + 1]``, rows of the users in this bucket.
-      first_pass: uint32 scalar, how often the stream had been through the bucket at the call's first row.
-      first_place: uint32 scalar, that row's place in its pass.
+      numbers: uint32 ``[3]``: the plan's seed, how often the stream had been through the bucket at the call's first
+        row, and that row's place in its pass.
       shape: static.
     """
 
@@ -53,17 +52,16 @@ class DeviceCall:
     starts: Array
     num_targets: Array
     first_row: Array
-    first_pass: Array
-    first_place: Array
+    numbers: Array
     shape: BucketShape = dataclasses.field(metadata={"static": True})
 
     def batches(self, part: Array | int = 0, parts: int = 1) -> SequenceBatch:
         """The call's batches ``[S, B / parts, L]``: slice ``part`` of the rows of each."""
-        shape = self.shape
+        shape, (seed, first_pass, first_place) = self.shape, self.numbers
         rows = shape.rows_per_batch // parts
         step = jnp.arange(shape.steps, dtype=jnp.uint32)[:, None] * shape.rows_per_batch
         row = jnp.uint32(part) * rows + jnp.arange(rows, dtype=jnp.uint32)[None, :]
-        stream = (self.first_place + step + row).reshape(-1)
+        stream = (first_place + step + row).reshape(-1)
         size = jnp.uint32(shape.num_rows)
         flat = cut_windows(
             self.items,
@@ -71,10 +69,10 @@ class DeviceCall:
             self.num_targets,
             Bucket(shape.length, shape.shortest, self.first_row, shape.rows_per_batch, shape.num_rows),
             shape.number,
-            self.first_pass + stream // size,
+            first_pass + stream // size,
             stream % size,
             shape.positions,
-            shape.seed,
+            seed,
             jnp,
         )
         return SequenceBatch(*(part.reshape(shape.steps, rows, shape.length) for part in flat))
@@ -88,7 +86,16 @@ class DeviceLog:
     """
 
     def __init__(self, items: np.ndarray, plan: WindowPlan, sharding: NamedSharding):
-        """Copies the log to the devices of ``sharding`` (replicated), of this process or of several."""
+        """Copies the log to the devices of ``sharding`` (replicated), of this process or of several.
+
+        Raises:
+          ValueError: the log or the plan is too long for 32-bit numbers.
+        """
+        if (largest := _largest_number(len(items), plan)) > LARGEST_INDEX:
+            raise ValueError(
+                f"a log of {len(items):,} interactions counts up to {largest:,}, and devices count with 32 bits; set"
+                " train.batch_source to grain"
+            )
         self.plan = plan
         self.sharding = sharding
 
@@ -104,9 +111,7 @@ class DeviceLog:
         number, first = plan.call(index)
         bucket = plan.buckets[number]
         first_pass, first_place = divmod(first, bucket.num_rows)
-        numbers = place(
-            (np.uint32(first_pass), np.uint32(first_place)), self.sharding.mesh, self.sharding.spec
-        )
+        numbers = np.asarray([plan.seed, first_pass, first_place], np.uint32)
         shape = BucketShape(
             number,
             bucket.length,
@@ -115,11 +120,20 @@ class DeviceLog:
             bucket.num_rows,
             plan.steps,
             plan.positions,
-            plan.seed,
         )
         return DeviceCall(
-            self._items, self._starts, self._num_targets, self._first_rows[number], *numbers, shape=shape
+            self._items,
+            self._starts,
+            self._num_targets,
+            self._first_rows[number],
+            place(numbers, self.sharding.mesh, self.sharding.spec),
+            shape=shape,
         )
+
+
+def _largest_number(num_items: int, plan: WindowPlan) -> int:
+    """The largest index that a device counts to: of the log, or of a call's rows."""
+    return max(num_items, *(bucket.num_rows + plan.steps * bucket.rows_per_batch for bucket in plan.buckets))
 
 
 def fits_on_device(num_items: int, plan: WindowPlan) -> bool:
@@ -130,10 +144,7 @@ def fits_on_device(num_items: int, plan: WindowPlan) -> bool:
     device = jax.local_devices()[0]
     if device.platform == "cpu":
         return False
-    largest = max(
-        num_items, *(bucket.num_rows + plan.steps * bucket.rows_per_batch for bucket in plan.buckets)
-    )
-    if largest > LARGEST_INDEX:
+    if _largest_number(num_items, plan) > LARGEST_INDEX:
         return False
     stats = device.memory_stats() or {}
     needed = 4 * (num_items + len(plan.starts) * (2 + len(plan.buckets)))

@@ -167,7 +167,7 @@ def cut_windows(
     passes: Any,
     places: Any,
     positions: TargetPositions,
-    seed: int,
+    seed: Any,
     xp: ModuleType = np,
 ) -> tuple[Any, Any, Any]:
     """Gathers rows of a bucket's shuffled stream from the flat log.
@@ -189,7 +189,10 @@ def cut_windows(
     """
     pass_seed = combine(seed, 2, bucket_number, passes, xp=xp)
     rows = permute(places, bucket.num_rows, pass_seed, xp).astype(bucket.first_row.dtype)
-    users = xp.searchsorted(bucket.first_row, rows, side="right") - 1
+    unrolled = (
+        {} if xp is np else {"method": "scan_unrolled"}
+    )  # a loop of tiny steps would cost an accelerator more
+    users = xp.searchsorted(bucket.first_row, rows, side="right", **unrolled) - 1
     number = rows - bucket.first_row[users]
     available = num_targets[users]
     if positions == "last":

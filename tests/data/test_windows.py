@@ -1,12 +1,15 @@
 """Training windows against a slow loop over users; order, coverage, buckets, resuming, sharding."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import make_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxrec.data.on_device import DeviceLog
 from jaxrec.data.windows import bucket_lengths, cut_windows, plan_windows
 
 
@@ -174,6 +177,26 @@ def test_cutting_on_the_device_gives_the_same_windows(positions):
         )
         for ours, theirs in zip(host, device, strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def test_seeds_share_their_programs_on_the_device():
+    """What a call is compiled for does not depend on the seed; what it gives does."""
+    items, offsets = make_log([3, 8, 20, 9])
+    sharding = NamedSharding(jax.make_mesh((1,), ("data",)), PartitionSpec())
+    plans = [plan_windows(offsets[:-1], offsets[1:], max_length=4, batch_targets=16, seed=s) for s in (0, 1)]
+    calls = [DeviceLog(items, plan, sharding).call(0) for plan in plans]
+    assert jax.tree.structure(calls[0]) == jax.tree.structure(calls[1])
+    one, other = (call.batches() for call in calls)
+    assert one.items.tolist() != other.items.tolist()
+    np.testing.assert_array_equal(other.items, plans[1].batch(items, 0).items)
+
+
+def test_a_log_beyond_32_bits_is_refused_on_the_device():
+    items, offsets = make_log([3, 8])
+    plan = plan_windows(offsets[:-1], offsets[1:], max_length=4, batch_targets=16)
+    long = np.broadcast_to(items[0], 2**31)
+    with pytest.raises(ValueError, match=r"2,147,483,648 interactions.*train\.batch_source to grain"):
+        DeviceLog(long, plan, NamedSharding(jax.make_mesh((1,), ("data",)), PartitionSpec()))
 
 
 def test_small_buckets_join_the_next_one():
