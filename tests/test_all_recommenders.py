@@ -253,7 +253,9 @@ def test_training_lowers_the_loss(recommender, params_of):
 
 @over_trainable
 @pytest.mark.slow
-def test_train_step_lowers_for_every_platform(recommender):
+def test_train_step_lowers_for_every_platform(recommender, monkeypatch):
+    """With the sizes and the loops that accelerators get; the other tests run those of CPUs."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     optimizer = optax.adam(1e-3)
     state = jax.eval_shape(lambda key: create_state(recommender, optimizer, key), jax.random.key(0))
     step = jax.jit(make_train_step(recommender, optimizer))

@@ -19,6 +19,9 @@ from jaxrec.nn.stochastic_encoder import DistributionalEncoder, GaussianInput
 from jaxrec.recommender import LossOutput, table_rows
 from jaxrec.typing import Array, ComputeType, Params, PRNGKey
 
+CONSTANT_COLUMNS = 8
+"""Columns of the ranking space before those of the points: three in use, and zeros up to a width that devices like."""
+
 
 def to_points(gaussian: Gaussian) -> Array:
     """Points whose squared Euclidean distance is the squared 2-Wasserstein one: [m, √c − 1], ``[..., 2 D]``.
@@ -29,13 +32,29 @@ def to_points(gaussian: Gaussian) -> Array:
 
 
 def to_queries(points: Array) -> Array:
-    """[2u, 1], ``[..., 2 D + 1]``, so that query · item = −‖u − w‖² + ‖u‖², from points ``[..., 2 D]``."""
-    return jnp.concatenate([2.0 * points, jnp.ones_like(points[..., :1])], axis=-1)
+    """[1, 1, 1, 0 …, 2u], ``[..., 8 + 2 D]``, so that query · item = −‖u − w‖² + ‖u‖², from points ``[..., 2 D]``."""
+    constant = jnp.asarray([1.0] * 3 + [0.0] * (CONSTANT_COLUMNS - 3), points.dtype)
+    constant = jnp.broadcast_to(constant, (*points.shape[:-1], CONSTANT_COLUMNS))
+    return jnp.concatenate([constant, 2.0 * points], axis=-1)
 
 
 def to_items(points: Array) -> Array:
-    """[w, −‖w‖²], ``[..., 2 D + 1]``, from points ``[..., 2 D]``."""
-    return jnp.concatenate([points, -jnp.sum(jnp.square(points), axis=-1, keepdims=True)], axis=-1)
+    """[three parts of −‖w‖², 0 …, w], ``[..., 8 + 2 D]``, from points ``[..., 2 D]``.
+
+    The parts are float32 numbers that bfloat16 holds exactly: rounded as one, numbers of this size would move whole
+    items up or down in all lists of a model that computes in bfloat16, or of a TPU.
+    """
+    norm = -jnp.sum(jnp.square(points), axis=-1, keepdims=True)
+    high = jax.lax.stop_gradient(_round_to_bfloat16(norm))
+    middle = jax.lax.stop_gradient(_round_to_bfloat16(norm - high))
+    zeros = jnp.zeros((*points.shape[:-1], CONSTANT_COLUMNS - 3), points.dtype)
+    return jnp.concatenate([high, middle, norm - high - middle, zeros, points], axis=-1)
+
+
+def _round_to_bfloat16(numbers: Array) -> Array:
+    return jax.lax.reduce_precision(
+        numbers, exponent_bits=8, mantissa_bits=7
+    )  # a pair of casts may be left out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +78,16 @@ class DistanceLoss:
         """Sums as every loss gives them, from vectors of the ranking space of this module.
 
         Args:
-          query: ``[N, 2 D + 1]`` from ``to_queries``.
-          items: ``[V, 2 D + 1]`` from ``to_items``.
+          query: ``[N, 8 + 2 D]`` from ``to_queries``.
+          items: ``[V, 8 + 2 D]`` from ``to_items``.
           targets: ``[N]`` int32.
           weights: ``[N]`` float32.
           key: draws the negatives.
           num_items: of the catalogue.
         """
         negatives = draw_negatives(key, targets, 1, num_items)[:, 0]
-        history = 0.5 * query[:, :-1]
-        target, negative = (take_rows(items, ids)[:, :-1] for ids in (targets, negatives))
+        history = 0.5 * query[:, CONSTANT_COLUMNS:]
+        target, negative = (take_rows(items, ids)[:, CONSTANT_COLUMNS:] for ids in (targets, negatives))
 
         def distance(first: Array, second: Array) -> Array:
             return jnp.sum(jnp.square(first - second), axis=-1)
@@ -114,7 +133,7 @@ class StosaRecommender:
     """A stochastic transformer: a history is the Gaussian of its last position, items are Gaussians.
 
     Items are ranked by squared 2-Wasserstein distance, which is an inner product up to a constant of the
-    history: with u = [m, √c] of the history and w of the item, [2u, 1] · [w, −‖w‖²] = ‖u‖² − ‖u − w‖². So
+    history: with u = [m, √c] of the history and w of the item, [1, 2u] · [−‖w‖², w] = ‖u‖² − ‖u − w‖². So
     the full softmax over −distance is the ordinary one, without any ``[B, V, D]``; it is the default.
     ``DistanceLoss`` is what was published.
 
@@ -185,7 +204,7 @@ class StosaRecommender:
                 f"the attention {type(self.attention).__name__} has the penalties {sorted(penalties)}, for "
                 "which StosaRecommender has no coefficients; use a provider without penalties"
             )
-        query = to_queries(to_points(hidden)).reshape(-1, 2 * self.width + 1)
+        query = to_queries(to_points(hidden)).reshape(-1, CONSTANT_COLUMNS + 2 * self.width)
         total, weight = self.loss_function(
             query,
             self.items(params),
@@ -197,13 +216,13 @@ class StosaRecommender:
         return LossOutput(total, weight, {"cross_entropy": total})
 
     def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
-        """[2m, 2(√c − 1), 1] of the last position: ``[B, 2 D + 1]`` float32, from ``items`` ``[B, L]``."""
+        """``to_queries`` of [m, √c − 1] of the last position: ``[B, 8 + 2 D]`` float32, from ``items`` ``[B, L]``."""
         del key
         hidden, _ = self.module.apply({"params": params}, items, train=False, last_only=True)
         return to_queries(to_points(hidden))[:, 0]
 
     def items(self, params: Params) -> Array:
-        """The catalogue's [m, √c − 1, −‖m‖² − ‖√c − 1‖²], c = ELU(table) + 1: ``[V, 2 D + 1]`` float32."""
+        """``to_items`` of the catalogue's [m, √c − 1], c = ELU(table) + 1: ``[V, 8 + 2 D]`` float32."""
         mean = params["mean_embedding"]["table"]
         covariance = positive(params["covariance_embedding"]["table"])
         return to_items(to_points(Gaussian(mean, covariance)))

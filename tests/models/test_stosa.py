@@ -49,12 +49,22 @@ def test_it_is_a_recommender():
 @pytest.mark.slow
 def test_scores_are_negative_distances_up_to_a_constant_of_the_history():
     query, items = jax.jit(MODEL.query)(PARAMS, ITEMS, jax.random.key(0)), jax.jit(MODEL.items)(PARAMS)
-    assert query.shape == (2, 17)
-    assert items.shape == (128, 17)
+    assert query.shape == (2, 24)
+    assert items.shape == (128, 24)
     scores = np.asarray(query @ items.T)
     for row in range(2):
         constant = scores[row] + distances_to_catalogue()[row, -1]
         np.testing.assert_allclose(constant, np.full(128, constant[0]), atol=1e-3)
+
+
+def test_the_norm_of_an_item_survives_bfloat16():
+    """Its three parts are numbers of bfloat16 and add up to it; the gradient is that of the norm."""
+    points = 3.0 * jax.random.normal(jax.random.key(2), (50, 16))
+    parts = to_items(points)[:, :3]
+    np.testing.assert_array_equal(parts.astype(jnp.bfloat16).astype(jnp.float32), parts)
+    np.testing.assert_array_equal(np.asarray(parts, np.float64).sum(1), -jnp.square(points).sum(1))
+    gradient = jax.grad(lambda points: to_items(points)[:, :3].sum())(points)
+    np.testing.assert_allclose(gradient, -2.0 * points, rtol=1e-6)
 
 
 def test_softmax_loss_is_cross_entropy_over_negative_distances():

@@ -8,9 +8,16 @@ import pytest
 from jaxrec.nn.prefix import PrefixSummary, half_life_initializer, linear_recurrence
 
 
+@pytest.fixture(params=["cpu", "tpu"])
+def backend(request, monkeypatch):
+    """The recurrence as CPUs run it, and as accelerators do."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+
+
+@pytest.mark.usefixtures("backend")
 def test_recurrence_equals_a_loop():
     rng = np.random.default_rng(0)
-    decay, inputs = rng.uniform(0, 1, 3), rng.normal(size=(2, 7, 3))
+    decay, inputs = np.array([0.0, 0.4, 0.9]), rng.normal(size=(2, 7, 3))
     state, expected = np.zeros((2, 3)), []
     for i in range(7):
         state = decay * state + inputs[:, i]
@@ -20,6 +27,7 @@ def test_recurrence_equals_a_loop():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("backend")
 def test_recurrence_gradient_equals_that_of_a_scan():
     def by_scan(decay, inputs):
         def step(state, value):
