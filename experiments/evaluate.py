@@ -1,5 +1,6 @@
 """Evaluates a run on its data; ``evaluate.py --help`` tells how."""
 
+import argparse
 import dataclasses
 import json
 import shutil
@@ -14,8 +15,9 @@ from tables import make_table, print_metrics, print_table
 
 import jaxrec
 from jaxrec import artifact, distributed, processes
-from jaxrec.config import config_to_json
-from jaxrec.data.source import load_split
+from jaxrec.config import config_to_json, read_config
+from jaxrec.data.source import DataConfig, load_split
+from jaxrec.data.splits import Split
 from jaxrec.distributed import DistributedConfig
 from jaxrec.models.popularity import PopularityRecommender
 
@@ -29,8 +31,8 @@ class EvaluateArguments:
     Attributes:
       workdir: directory of the run.
       split: whose targets.
-      exclude_seen: whether items of the user's whole history are left out of the ranking. Published numbers
-        differ in this, and figures of the two kinds must not be compared.
+      exclude_seen: whether items of the user's whole history are left out of the ranking; as in the run's training
+        if not given. Published numbers differ in this, and figures of the two kinds must not be compared.
       data: where the data is now, if it has moved since the training; it must be the same data.
       num_samples: draws averaged for a stochastic model.
       popularity: also evaluate the popularity baseline.
@@ -54,9 +56,19 @@ class EvaluateArguments:
     distributed: DistributedConfig = DistributedConfig()
 
 
+def parse_evaluate_arguments(argv: list[str]) -> EvaluateArguments:
+    """Reads the flags; seen items are treated as in the run's training unless a flag says otherwise."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--workdir", default="")
+    stored = Path(peek.parse_known_args(argv)[0].workdir) / artifact.CONFIG
+    exclude_seen = read_config(stored).evaluation.exclude_seen if stored.is_file() else True
+    default = EvaluateArguments(workdir=tyro.MISSING, exclude_seen=exclude_seen)
+    return tyro.cli(EvaluateArguments, prog="python experiments/evaluate.py", args=argv, default=default)
+
+
 def main(argv: list[str]) -> int:
     """Evaluates and shows; returns the exit code."""
-    arguments = tyro.cli(EvaluateArguments, prog="python experiments/evaluate.py", args=argv)
+    arguments = parse_evaluate_arguments(argv)
     distributed.initialise(arguments.distributed)
     if arguments.cache:
         keep_compiled_programs()
@@ -66,7 +78,7 @@ def main(argv: list[str]) -> int:
     if arguments.data:
         source = dataclasses.replace(source, source=arguments.data)
     with DownloadBar(console, source.source) as bar:
-        split = processes.main_first(lambda: load_split(source, progress=bar))
+        split = processes.main_first(lambda: load_again(source, run.workdir, bar))
     part, exclude_seen = arguments.split, arguments.exclude_seen
     name = run.workdir.name
     result = run.evaluate(part, exclude_seen=exclude_seen, split=split, num_samples=arguments.num_samples)
@@ -87,6 +99,16 @@ def main(argv: list[str]) -> int:
         f"\nwritten to {escape(str(written))}{escape(' and ' + arguments.out) if arguments.out else ''}",
     )
     return 0
+
+
+def load_again(source: DataConfig, workdir: Path, bar: DownloadBar) -> Split:
+    """The data of a run; one that is not found says where the path comes from."""
+    try:
+        return load_split(source, progress=bar)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}: the run {workdir} was trained on it, so type this where that was, or give --data"
+        ) from error
 
 
 def record_result(folder: Path, run: jaxrec.Run, result: dict[str, Any]) -> Path:

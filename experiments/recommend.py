@@ -20,7 +20,7 @@ from jaxrec import distributed, processes
 from jaxrec.data.histories import known_items
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.readers import read_items
-from jaxrec.data.source import read_log
+from jaxrec.data.source import DataConfig, read_log
 from jaxrec.distributed import DistributedConfig
 
 
@@ -47,9 +47,9 @@ class RecommendArguments:
       with_titles: add a column with titles.
       num_samples: draws averaged for a stochastic model.
       with_spread: add a column spread, the standard deviation of each score over the draws.
-      user: column of the user in the histories; guessed if empty.
-      item: column of the item; guessed if empty.
-      time: column of the time; guessed if empty, and without one the file's order counts.
+      user: column of the user in the histories; if empty, that of the training data, or guessed.
+      item: column of the item; likewise.
+      time: column of the time; likewise, and without one the file's order counts.
       batch_size: users computed at once; 0 is the run's own.
       portion: users written at once; bounds the memory taken.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
@@ -93,15 +93,7 @@ def main(argv: list[str]) -> int:
         keep_compiled_programs()
     console = make_console(quiet=distributed.process_number() > 0)
     run = jaxrec.load(arguments.workdir)
-    source = dataclasses.replace(
-        run.config.data,
-        source=arguments.histories,
-        items="",
-        user=arguments.user,
-        item=arguments.item,
-        time=arguments.time,
-    )
-    log = read_log(source)
+    log = read_histories(run.config.data, arguments)
     catalogue = run.catalogue.item_ids
     known_items(
         log.item_ids.values, catalogue, on_unknown=arguments.on_unknown, what="items in the histories"
@@ -120,6 +112,18 @@ def main(argv: list[str]) -> int:
         " compilation included",
     )
     return 0
+
+
+def read_histories(trained_on: DataConfig, arguments: RecommendArguments) -> Interactions:
+    """The log of histories; columns that no flag names are those of the training data, if the file has them."""
+    given = {name: getattr(arguments, name) for name in ("user", "item", "time")}
+    source = dataclasses.replace(trained_on, source=arguments.histories, items="")
+    if not any(given.values()) and any((trained_on.user, trained_on.item, trained_on.time)):
+        try:
+            return read_log(source)
+        except ValueError:  # other columns than the training data's: guessed
+            pass
+    return read_log(dataclasses.replace(source, **given))
 
 
 def lists_by_portion(

@@ -62,7 +62,9 @@ def print_metrics(console: Console, results: dict[str, dict[str, Any]]) -> None:
         values = [result.get(f"{name}@{cutoff}") for result in results.values() for cutoff in cutoffs]
         cells = ["" if value is None else f"{value:.4f}" for value in values]
         table.add_row(METRIC_NAMES.get(name, name), *cells)
-    print_table(console, describe_protocol(first["protocol"]), table)
+    untrained = first.get("targets_never_trained")
+    note = f"; {untrained:,} targets are items that never occur in training" if untrained else ""
+    print_table(console, describe_protocol(first["protocol"]) + note, table)
 
 
 def _place(name: str) -> tuple[int, str]:

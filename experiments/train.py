@@ -2,44 +2,25 @@
 
 import csv
 import importlib.util
-import json
-import os
 from pathlib import Path
 
-import jax
 from arguments import parse_train_arguments
-from commands import shown_command
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say, script_path
 from rich.console import Console
 from rich.markup import escape
 from tables import print_metrics, print_recommendations, user_histories
+from training_record import TrainingRecord
 
 import jaxrec
-from jaxrec import artifact, distributed, processes
+from jaxrec import distributed, processes
 from jaxrec.config import Config
 from jaxrec.data.source import SIMULATED, load_split, simulated_process
 from jaxrec.data.splits import Split
 from jaxrec.models.popularity import PopularityRecommender
-from jaxrec.train.logging import Record, Reporter, RichProgress, Several, Silent, TensorBoard
+from jaxrec.train.logging import Reporter, RichProgress, Several, TensorBoard
 
 SHOWN_USERS = 3
 EXAMPLE_HISTORIES = "example-histories.csv"
-TRAINING = "training.json"
-PROGRAM = "python experiments/train.py"
-OWN_FLAGS = (
-    "--workdir",
-    *(f"--distributed.{name}" for name in ("coordinator", "processes", "process-index", "timeout")),
-)
-
-
-class StepCounter(Silent):
-    """Counts the calls of a training; 0 after it means that there was nothing left to do."""
-
-    def __init__(self):
-        self.calls = 0
-
-    def steps(self, record: Record) -> None:
-        self.calls += 1
 
 
 def main(argv: list[str]) -> int:
@@ -53,50 +34,17 @@ def main(argv: list[str]) -> int:
     with DownloadBar(console, config.data.source) as bar:
         split = processes.main_first(lambda: load_split(config.data, progress=bar))
     say(console, f"[bold]data[/] {escape(describe_split(split))}")
-    say(console, f"[bold]run[/]  {escape(str(workdir))}: {describe_model(config, arguments.preset)}")
-    counter = StepCounter()
-    run = jaxrec.fit(config, split, workdir, reporter=Several(counter, *reporters(console, workdir)))
+    record = TrainingRecord(workdir, arguments.preset, argv)
+    say(console, f"[bold]run[/]  {escape(str(workdir))}: {describe_model(config, record.preset)}")
+    run = jaxrec.fit(config, split, workdir, reporter=Several(record, *reporters(console, workdir)))
     if run.interrupted:
         say(console, f"stopped and saved; to go on: {command('train.py', workdir)}")
         return 128 + run.interrupted
-    if not counter.calls and not isinstance(run.recommender, PopularityRecommender):
+    if not record.calls and not isinstance(run.recommender, PopularityRecommender):
         say(console, "this run is complete already; its results:")
-    record_training(run, arguments.preset, argv)
-    show_results(console, run, split, arguments.preset or "model")
+    record.finish(run)
+    show_results(console, run, split, record.preset)
     return 0
-
-
-def record_training(run: jaxrec.Run, name: str, argv: list[str]) -> None:
-    """Writes what made the run into its directory, for the results that cite it.
-
-    A run that went on, or was looked at, by its directory keeps the preset and the command of its beginning; further
-    flags are added to it.
-    """
-    leaves = jax.tree.leaves(run.params)
-    written = run.workdir / TRAINING
-    made_by = {"preset": name or "model", "command": train_command(argv)}
-    if not name and written.exists():
-        former = json.loads(written.read_text(encoding="utf-8"))
-        further = made_by["command"].removeprefix(PROGRAM)
-        begun = former["command"].removesuffix(further) if further else former["command"]
-        made_by = {"preset": former["preset"], "command": begun + further}
-    record = {
-        **made_by,
-        "seconds": round(run.training_seconds, 1),
-        "parameters": sum(leaf.size for leaf in leaves),
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "processes": jax.process_count(),
-        "cores": os.cpu_count(),
-    }
-    with artifact.writing(run.workdir):
-        artifact.write_json(written, record)
-
-
-def train_command(argv: list[str]) -> str:
-    """The command without what is this machine's own: the run's directory, the folders of files, other processes."""
-    argv = [word for word in argv if word != "--distributed.auto"]
-    return shown_command(PROGRAM, argv, without=OWN_FLAGS)
 
 
 def reporters(console: Console, workdir: Path) -> list[Reporter]:
@@ -109,17 +57,18 @@ def reporters(console: Console, workdir: Path) -> list[Reporter]:
 
 def describe_split(split: Split) -> str:
     """A split in one line."""
-    log = split.interactions
+    log, untrained = split.interactions, split.summary()["test_targets_never_trained"]
+    warning = f", {untrained:,} of them items that never occur in training" if untrained else ""
     return (
         f"{log.name}: {log.num_users:,} users, {log.num_items:,} items,"
-        f" {log.num_interactions:,} interactions; {split.name}, {len(split.test):,} test targets"
+        f" {log.num_interactions:,} interactions; {split.name}, {len(split.test):,} test targets{warning}"
     )
 
 
 def describe_model(config: Config, preset: str) -> str:
-    """The model of a config in one line, under the preset's name if it has one."""
+    """The model of a config in one line, under the preset's name."""
     model = config.model
-    facts = [preset] if preset else [type(model).__name__.removesuffix("Recommender")]
+    facts = [preset]
     if hasattr(model, "attention"):
         facts.append(f"attention {type(model.attention).__name__}")
     facts += [f"{name} {getattr(model, name)}" for name in ("width", "num_layers") if hasattr(model, name)]
@@ -149,7 +98,8 @@ def show_results(console: Console, run: jaxrec.Run, split: Split, name: str) -> 
     if processes.is_main():
         write_histories(run.workdir / EXAMPLE_HISTORIES, split, users)
     say(console, f"\nthe run is in {escape(str(run.workdir))}; next you may type")
-    say(console, f"  {command('evaluate.py', run.workdir)} --split test --no-exclude-seen")
+    other = "no-exclude-seen" if exclude_seen else "exclude-seen"
+    say(console, f"  {command('evaluate.py', run.workdir)} --split test --{other}")
     histories = f"--histories {run.workdir / EXAMPLE_HISTORIES} --k 10 --out recommendations.csv"
     say(console, f"  {command('recommend.py', run.workdir)} {escape(histories)}")
 

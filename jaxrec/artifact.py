@@ -101,7 +101,7 @@ def catalogue_of(log: "Interactions") -> "Interactions":
 
 
 def prepare(workdir: Path, config: Config, split: "Split", item_counts: np.ndarray) -> None:
-    """Makes a run's directory, or checks that the one there is of the same model and data.
+    """Makes a run's directory, or checks that the one there is of the same model and data (and leaves it as it is).
 
     Raises:
       ValueError: it holds a run on other data, or of another model; says how they differ.
@@ -114,13 +114,20 @@ def prepare(workdir: Path, config: Config, split: "Split", item_counts: np.ndarr
             _check_same(workdir, config, card)
         with writing(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
-            write_json(workdir / CONFIG, config_to_json(config))
+            if not (workdir / CONFIG).exists():
+                write_json(workdir / CONFIG, config_to_json(config))
             if not (workdir / DATA).exists():
                 catalogue_of(split.interactions).save(workdir / CATALOGUE)
                 np.save(workdir / COUNTS, item_counts)
             write_json(workdir / DATA, card)
 
     processes.on_main(check_and_write)
+
+
+def keep_config(workdir: Path, config: Config) -> None:
+    """Takes over what may differ when a run goes on, such as more epochs."""
+    with writing(workdir):
+        write_json(workdir / CONFIG, config_to_json(config))
 
 
 def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:

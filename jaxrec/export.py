@@ -9,7 +9,7 @@ The file is what ``jax.export`` serialises: the program with the weights inside.
 ``histories`` int32 ``[B, L]`` (right-aligned, 0 is padding), ``exclude`` int32 ``[B, S]`` (0 is nothing), a
 seed for stochastic models; B and S are free, L is the model's window. It gives items int32 ``[B, K]`` (0 where
 nothing was left) and scores float32. Ids are internal; the file with the ending ``.items.csv`` beside it has
-the external ones, ``item,item_id`` a line.
+the external ones, ``item,item_id`` a line. An empty history gets the most popular items.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec import artifact
-from jaxrec.bulk import trained_items
+from jaxrec.bulk import popular_items, trained_items
 from jaxrec.recommend import recommend
 from jaxrec.recommender import Recommender
 from jaxrec.typing import Array
@@ -35,6 +35,7 @@ def exported_recommend(run: "Run", *, k: int, platforms: tuple[str, ...]) -> jax
     """The exported program of a run; batch and length of the exclusion list are symbolic."""
     params, recommender = jax.tree.map(np.asarray, run.params), _for_any_platform(run.recommender)
     allowed = trained_items(run.recommender, run.item_counts)
+    popular = popular_items(run.item_counts, k, None)
 
     def program(items: Array, exclude: Array, seed: Array) -> tuple[Array, Array]:
         lists = recommend(
@@ -47,7 +48,8 @@ def exported_recommend(run: "Run", *, k: int, platforms: tuple[str, ...]) -> jax
             allowed=jnp.asarray(allowed),
             chunk=len(allowed),
         )
-        return lists.items, lists.scores
+        empty = ~jnp.any(items > 0, axis=1, keepdims=True)
+        return jnp.where(empty, popular.items, lists.items), jnp.where(empty, popular.scores, lists.scores)
 
     batch, seen = jax.export.symbolic_shape("batch, seen")
     return jax.export.export(jax.jit(program), platforms=platforms)(
@@ -72,9 +74,9 @@ def export_run(run: "Run", path: Path, *, k: int, platforms: tuple[str, ...]) ->
       ValueError: ``k`` is out of range.
       OSError: the files cannot be written.
     """
-    if not 1 <= k <= run.catalogue.num_items:
-        raise ValueError(f"k is {k}; it must lie between 1 and the {run.catalogue.num_items} items")
-    content = exported_recommend(run, k=k, platforms=platforms).serialize()
+    if k < 1:
+        raise ValueError(f"k is {k}; ask for at least 1 item")
+    content = exported_recommend(run, k=min(k, run.catalogue.num_items), platforms=platforms).serialize()
     with artifact.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

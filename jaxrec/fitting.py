@@ -45,7 +45,13 @@ def fit(
         configuration, or several processes have no ``workdir`` or differ in settings or data.
       FloatingPointError: the loss is not finite.
       OSError: ``workdir`` cannot be written to.
+      KeyboardInterrupt: a signal ended the training, and there is no ``workdir`` from which to go on. With one, the run
+        is returned as far as it has come, ``interrupted`` set.
     """
+    if not hasattr(split, "interactions"):
+        raise ValueError(
+            f"fit needs a split log and got {split!r:.200}; pass jaxrec.data.leave_one_out(log), or temporal(log)"
+        )
     log = split.interactions
     recommender = dataclasses.replace(config.model, num_items=log.num_items)
     item_counts = split.train_item_counts()
@@ -64,8 +70,11 @@ def fit(
             with artifact.writing(directory):
                 trainer = _trainer(config, recommender, split, directory, reporter)
                 with contextlib.closing(trainer.checkpoints):
+                    artifact.keep_config(directory, config)
                     result = trainer.run()
             params, seconds, interrupted = result.params, result.progress.seconds, result.interrupted
+        if interrupted and workdir is None:
+            raise KeyboardInterrupt("training was stopped, and without a workdir nothing of it is kept")
         run = Run(
             config=config,
             recommender=recommender,

@@ -1,9 +1,10 @@
 """Named configurations, one function each; the docstring says what it reproduces and what to expect."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from jaxrec.config import Config
+from jaxrec.config import Config, config_from_json, config_to_json
 from jaxrec.models.denoising import Objective
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
@@ -13,7 +14,7 @@ from jaxrec.models.stosa import StosaRecommender
 from jaxrec.nn.diffusion_attention import DiffusionAttention
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.vae_attention import VaeAttention
-from jaxrec.serialization import nearest
+from jaxrec.serialization import nearest, set_value
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
 
@@ -185,15 +186,36 @@ PRESETS: dict[str, Callable[[], Config]] = {
 }
 
 
-def preset(name: str, **changes) -> Config:
-    """The config of a preset; ``changes`` replace its sections, ``preset("sasrec", seed=1)``.
+def preset(name: str, settings: Mapping[str, Any] | None = None, /, **sections: Any) -> Config:
+    """The config of a preset, with some settings or whole sections of your own.
+
+    ``preset("sasrec", {"train.epochs": 5, "model.width": 64}, seed=1)``. A section given as an object takes nothing
+    over from the preset's.
+
+    Args:
+      name: one of ``PRESETS``.
+      settings: single values, by their path; JSON-able, a model's parts by ``{"class": NAME, ...}``.
+      **sections: of the config: ``model``, ``optimizer``, ``train``, ``evaluation``, ``parallel``, ``data``, ``seed``.
 
     Raises:
-      ValueError: there is no such preset; says which there are.
+      ValueError: there is no such preset, section or setting, or a value does not fit; says what there is.
     """
     if name not in PRESETS:
         raise ValueError(f"there is no preset {name!r}{nearest(name, PRESETS)}")
-    return dataclasses.replace(PRESETS[name](), **changes)
+    names = [field.name for field in dataclasses.fields(Config)]
+    for section in sections:
+        if section not in names:
+            raise ValueError(
+                f"a config has no section {section!r}{nearest(section, names)}; single settings go by their path, such"
+                f' as preset("{name}", {{"train.epochs": 5}})'
+            )
+    config = dataclasses.replace(PRESETS[name](), **sections)
+    if not settings:
+        return config
+    content = config_to_json(config)
+    for path, value in settings.items():
+        set_value(content, path, value, name)
+    return config_from_json(content)
 
 
 __all__ = ["PRESETS", "preset"]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxrec.mesh import DATA_AXIS
@@ -268,6 +269,7 @@ def recommend(
 
 
 def _as_ids(name: str, array: Array, dimensions: tuple[int, ...]) -> Array:
+    array = array if hasattr(array, "dtype") else np.asarray(array)
     if jnp.ndim(array) not in dimensions or not jnp.issubdtype(array.dtype, jnp.integer):
         shapes = " or ".join(f"{number}-dimensional" for number in dimensions)
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,7 +61,9 @@ class Run:
     _placed: tuple[Params, Params] | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __repr__(self) -> str:
-        return f"Run({type(self.recommender).__name__} on {self.data['data']}, {self.workdir or 'not saved'})"
+        stopped = ", training was interrupted" if self.interrupted else ""
+        name = type(self.recommender).__name__
+        return f"Run({name} on {self.data['data']}, {self.workdir or 'not saved'}{stopped})"
 
     @functools.cached_property
     def key(self) -> PRNGKey:
@@ -98,6 +101,9 @@ class Run:
     ) -> dict[str, Any]:
         """All metrics of the ranking of every item, flat; ``groups``, ``intervals`` and ``protocol`` besides.
 
+        Items that never occur in the training part are ranked like all others, though ``recommend`` leaves them out;
+        ``targets_never_trained`` says how many targets are such items.
+
         Args:
           part: whose targets.
           exclude_seen: whether the whole history is left out of the ranking; ``None`` is the config's.
@@ -126,7 +132,8 @@ class Run:
         card = ProtocolCard(
             **self.data, part=part, exclude_seen=exclude_seen, seed=self.config.seed, num_samples=num_samples
         )
-        result = {**as_dict(evaluation), "protocol": card.as_dict()}
+        never_trained = {"targets_never_trained": split.never_trained(part)}
+        result = {**as_dict(evaluation), **never_trained, "protocol": card.as_dict()}
         if save and self.workdir is not None:
             with artifact.writing(self.workdir):
                 artifact.write_json(artifact.evaluation_path(self.workdir, part, exclude_seen), result)
@@ -178,7 +185,7 @@ class Run:
           with_spread: whether to add a column ``spread``, the standard deviation of the item's score over the
             samples; 0 for a model without randomness and for the items that an empty history gets.
           batch_size: histories of one dispatch, of all devices together; ``None`` is the config's.
-          with_titles: whether to add a column ``title``.
+          with_titles: whether to add a column ``title``, if the items have any.
 
         Raises:
           ValueError: ``k`` is below 1, the spread of one sample is asked for, an item or all candidates are
@@ -224,6 +231,12 @@ class Run:
             mesh=self.mesh,
         )
         titles = self.catalogue.metadata if with_titles else None
+        if with_titles and titles is None:
+            warnings.warn(
+                f"the items of {self.data['data']} have no titles; give them to the log before training"
+                " (Interactions.with_metadata, or --data.items of train.py)",
+                stacklevel=2,
+            )
         return recommendation_frame(
             read.users,
             self.catalogue.item_ids,

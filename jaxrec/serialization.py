@@ -124,10 +124,39 @@ def _fits(cls: type, expected: type) -> bool:
     return list(own) == list(wanted)
 
 
+def set_value(content: dict[str, Any], path: str, value: Any, name: str) -> None:
+    """Replaces a value of a config's JSON form in place; the form is checked when the config is built.
+
+    Args:
+      content: what ``to_json`` gave.
+      path: keys with dots between, ``train.epochs``; numbers in lists.
+      value: JSON-able.
+      name: of the config, for errors.
+
+    Raises:
+      ValueError: there is no such place; says which there are.
+    """
+    *way, last = path.split(".")
+    place: Any = content
+    for depth, key in enumerate([*way, last]):
+        keys = list(place) if isinstance(place, dict) else [str(index) for index in range(len(place))]
+        if key not in keys:
+            raise ValueError(f"{name}.{path}: there is no {key!r}{nearest(key, keys)}")
+        key = int(key) if isinstance(place, list) else key
+        if depth == len(way):
+            place[key] = value
+        elif isinstance(place[key], dict | list):
+            place = place[key]
+        else:
+            raise ValueError(
+                f"{name}.{path}: {'.'.join(way[: depth + 1])} is {place[key]!r}, which has no parts"
+            )
+
+
 def nearest(name: str, known: Any) -> str:
     """Words for an error message: the name that was probably meant, or all of them."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(known))}"
 
 
-__all__ = ["KIND", "Components", "config_fields", "from_json", "nearest", "to_json"]
+__all__ = ["KIND", "Components", "config_fields", "from_json", "nearest", "set_value", "to_json"]

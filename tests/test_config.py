@@ -154,3 +154,14 @@ def test_differences_name_the_place():
 def test_an_unknown_preset_is_told():
     with pytest.raises(ValueError, match="there is no preset 'sasrek'; did you mean 'sasrec'"):
         preset("sasrek")
+
+
+def test_single_settings_of_a_preset():
+    config = preset("sasrec", {"train.epochs": 3, "model.attention.fused": True}, seed=7)
+    assert (config.train.epochs, config.train.evaluate_every, config.seed) == (3, 2, 7)
+    assert config.model.attention.fused
+    assert config.optimizer == preset("sasrec").optimizer
+    with pytest.raises(ValueError, match=r"sasrec\.train\.epoch: there is no 'epoch'; did you mean"):
+        preset("sasrec", {"train.epoch": 3})
+    with pytest.raises(ValueError, match=r'no section \'epochs\'.*preset\("sasrec", \{"train\.epochs"'):
+        preset("sasrec", epochs=3)

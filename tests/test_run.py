@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from jaxrec.batch import row_keys
 from jaxrec.bulk import popular_items, trained_items
 from jaxrec.config import EvaluationConfig
 from jaxrec.models.encoder import EncoderRecommender
+from jaxrec.train.logging import Silent
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
 
@@ -295,7 +297,48 @@ def test_export_runs_without_the_model(run, tmp_path):
         assert [to_external[int(item)] for item in found[0]] == expected["item_id"].to_list()
         np.testing.assert_allclose(scores[0], expected["score"], rtol=1e-4)
 
+    items[-1] = 0  # an empty history
+    found, scores = program.call(items, items, np.uint32(0))
+    expected = run.recommend([[]], k=5)
+    assert [to_external[int(item)] for item in found[-1]] == expected["item_id"].to_list()
+    np.testing.assert_allclose(scores[-1], expected["score"], rtol=1e-6)
 
-def test_export_refuses_a_list_longer_than_the_catalogue(run, tmp_path):
-    with pytest.raises(ValueError, match="k is 1000; it must lie between 1 and the"):
-        run.export(tmp_path / "x", k=1000)
+
+def test_export_refuses_an_empty_list(run, tmp_path):
+    with pytest.raises(ValueError, match="k is 0; ask for at least 1 item"):
+        run.export(tmp_path / "x", k=0)
+
+
+def test_a_log_that_is_not_split_is_refused(split):
+    with pytest.raises(ValueError, match=r"needs a split log.*leave_one_out\(log\)"):
+        jaxrec.fit(small_config(), split.interactions)
+
+
+class Interrupting(Silent):
+    """Presses Ctrl-C once, after the first call."""
+
+    def __init__(self):
+        self.presses = 1
+
+    def steps(self, record):
+        if self.presses:
+            self.presses = 0
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_training_stopped_without_a_workdir_is_lost(split, tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="without a workdir nothing of it is kept"):
+        jaxrec.fit(small_config(), split, reporter=Interrupting())
+    stopped = jaxrec.fit(small_config(), split, tmp_path / "run", reporter=Interrupting())
+    assert stopped.interrupted == signal.SIGINT
+    assert "training was interrupted" in repr(stopped)
+
+
+def test_titles_that_are_not_there_are_missed(run):
+    with pytest.warns(UserWarning, match=r"items of small have no titles; give them.*--data\.items"):
+        run.recommend({"ann": ["i3"]}, with_titles=True)
+
+
+def test_targets_never_trained_are_counted(run):
+    assert run.evaluate("test")["targets_never_trained"] == 1
+    assert run.evaluate("validation")["targets_never_trained"] == 0

@@ -12,7 +12,7 @@ from comparison.settings import CompareArguments
 from jaxrec.config import Config, config_from_json, config_to_json
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.presets import PRESETS, preset
-from jaxrec.serialization import nearest
+from jaxrec.serialization import nearest, set_value
 
 POPULARITY, RANDOM, ALL = "popularity", "random", "all"
 NAME = re.compile(r"[\w-]+")
@@ -179,21 +179,7 @@ def _set(content: dict[str, Any], path: str, value: Any, name: str) -> None:
         raise ValueError(
             f"{name}.{path} cannot be set for one model: all models of a comparison have the same {path}"
         )
-    *way, last = path.split(".")
-    place: Any = content
-    for depth, key in enumerate([*way, last]):
-        keys = list(place) if isinstance(place, dict) else [str(index) for index in range(len(place))]
-        if key not in keys:
-            raise ValueError(f"{name}.{path}: there is no {key!r}{nearest(key, keys)}")
-        key = int(key) if isinstance(place, list) else key
-        if depth == len(way):
-            place[key] = value
-        elif isinstance(place[key], dict | list):
-            place = place[key]
-        else:
-            raise ValueError(
-                f"{name}.{path}: {'.'.join(way[: depth + 1])} is {place[key]!r}, which has no parts"
-            )
+    set_value(content, path, value, name)
 
 
 __all__ = ["POPULARITY", "RANDOM", "Member", "Variant", "make_members"]

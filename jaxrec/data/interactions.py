@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -159,11 +160,18 @@ class Interactions:
         return np.diff(self.offsets)
 
     def history(self, user_id) -> np.ndarray:
-        """Item ids of one user, oldest first; raises KeyError for an unknown external id."""
+        """Internal ids of one user's items, oldest first; raises KeyError for an unknown external id.
+
+        ``Run.recommend`` takes external ids: those of ``history_ids``.
+        """
         row = int(self.users.lookup([user_id])[0])
         if row < 0:
             raise KeyError(f"user {user_id!r} is not among the {self.num_users} users of {self.name}")
         return self.items[self.offsets[row] : self.offsets[row + 1]]
+
+    def history_ids(self, user_id) -> list:
+        """External ids of one user's items, oldest first, as ``Run.recommend`` takes them; else as ``history``."""
+        return self.item_ids.external(self.history(user_id) - 1).to_list()
 
     def fingerprint(self) -> str:
         """16 hex digits over the sizes and the ordered sequences, in internal ids.
@@ -245,8 +253,15 @@ class Interactions:
         return bool(np.bincount(self.items, minlength=self.num_items + 1)[1:].all())
 
     def with_metadata(self, metadata: ItemMetadata | None) -> "Interactions":
-        """The same log with titles and categories, aligned by external item id."""
+        """The same log with titles and categories, aligned by external item id; warns if no item has any."""
         aligned = None if metadata is None else metadata.align(self.item_ids)
+        if metadata is not None and not (metadata.item_ids.lookup(self.item_ids.values) >= 0).any():
+            warnings.warn(
+                f"none of the {self.num_items} items of {self.name} is among the {len(metadata)} with titles and"
+                f" categories (such as {_some(self.item_ids)} here, {_some(metadata.item_ids)} there); are the ids the"
+                " same?",
+                stacklevel=2,
+            )
         return dataclasses.replace(self, metadata=aligned)
 
     def save(self, directory: str | Path) -> Path:
@@ -260,6 +275,10 @@ class Interactions:
         log = cls(**parts)
         log.__dict__["_fingerprint"] = fingerprint
         return log
+
+
+def _some(ids: IdMap) -> str:
+    return ", ".join(map(repr, ids.values[:2].to_list()))
 
 
 __all__ = ["Interactions"]

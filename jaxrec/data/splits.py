@@ -71,6 +71,17 @@ class Split:
         held_out = _ranges(self.train_ends, log.offsets[1:])
         return counts - np.bincount(log.items[held_out], minlength=len(counts))
 
+    def never_trained(self, part: Part, counts: np.ndarray | None = None) -> int:
+        """How many targets of a part are items that never occur in the training part.
+
+        Args:
+          part: whose targets.
+          counts: ``train_item_counts``, if they are at hand.
+        """
+        counts = self.train_item_counts() if counts is None else counts
+        targets = self.interactions.items[self.targets(part).positions]
+        return int(np.count_nonzero(counts[targets] == 0))
+
     def summary(self) -> dict:
         """Sizes of the parts, and what is worth knowing about them, as plain values."""
         log = self.interactions
@@ -86,7 +97,7 @@ class Split:
             "train_items": int(np.count_nonzero(counts)),
             "validation_targets": len(self.validation),
             "test_targets": len(self.test),
-            "test_targets_never_trained": int(np.count_nonzero(counts[log.items[self.test]] == 0)),
+            "test_targets_never_trained": self.never_trained("test", counts),
         }
 
     def __repr__(self) -> str:

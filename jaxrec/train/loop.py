@@ -141,6 +141,7 @@ class Trainer:
             self.state, record = restored
             self.progress = Progress(**record)
             self._check_batches(batch_rows)
+            self._check_epochs()
             self.feed.seek(self.progress.call)
         self._pending: dict[str, Any] | None = None
         self._poll = processes.Poll()
@@ -157,6 +158,15 @@ class Trainer:
                 f"{self.checkpoints.directory} was written in training with {self.progress.batch_rows} rows a batch (by"
                 f" length), and on {self.placement.num_devices} devices they would be {batch_rows}, so it cannot go on"
                 " where it was; take as many devices as before, or a divisor of that number"
+            )
+
+    def _check_epochs(self) -> None:
+        """Refuses a run that is longer already: its weights would be shown as those of fewer epochs."""
+        done = self.progress.evaluated_epoch
+        if done > self.config.epochs:
+            raise ValueError(
+                f"{self.checkpoints.directory} holds a training of {done} epochs, and train.epochs={self.config.epochs}"
+                f" is fewer; ask for at least {done}, or choose another workdir"
             )
 
     @property

@@ -67,6 +67,22 @@ def test_from_sequences_takes_user_ids_and_mixed_items():
         Interactions.from_sequences([[1, None]])
 
 
+def test_history_under_external_ids():
+    log = Interactions.from_sequences([["b", "a"], ["a", "c", "b"]], users=[1, 2])
+    assert log.history(2).tolist() == [2, 3, 1]
+    assert log.history_ids(2) == ["a", "c", "b"]
+
+
+def test_titles_of_other_items_are_missed():
+    log = Interactions.from_sequences([["S-1", "S-2", "S-1"]], name="shop")
+    items = IdMap(["S_1", "S_2"])
+    metadata = ItemMetadata(items, pl.Series(["one", "two"]), pl.Series([["a"], []]))
+    with pytest.warns(
+        UserWarning, match=r"none of the 2 items of shop .*'S-1', 'S-2' here, 'S_1', 'S_2' there"
+    ):
+        log.with_metadata(metadata)
+
+
 def test_history_of_an_unknown_user_is_a_key_error():
     with pytest.raises(KeyError, match="'nobody' is not among the 2 users of small"):
         timed_log().history("nobody")

@@ -54,9 +54,22 @@ def test_data_may_have_moved(fitted, tmp_path, capsys):
     config = json.loads((run / "config.json").read_text())
     config["data"]["source"] = "gone.csv"
     (run / "config.json").write_text(json.dumps(config))
-    assert_one_sentence(run_here("evaluate.py", "--workdir", run, capsys=capsys), "gone.csv")
+    refused = run_here("evaluate.py", "--workdir", run, capsys=capsys)
+    assert_one_sentence(refused, "gone.csv", f"the run {run} was trained on it", "--data")
     moved = run_here("evaluate.py", "--workdir", run, "--data", tmp_path / "moved.csv", capsys=capsys)
     assert moved.code == 0, moved.err
+
+
+def test_seen_items_as_in_the_training(fitted, tmp_path, capsys):
+    run = shutil.copytree(fitted / "run", tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["evaluation"]["exclude_seen"] = False
+    (run / "config.json").write_text(json.dumps(config))
+    outcome = run_here("evaluate.py", "--workdir", run, capsys=capsys)
+    assert "seen ones included" in outcome.out
+    assert (
+        "seen ones excluded" in run_here("evaluate.py", "--workdir", run, "--exclude-seen", capsys=capsys).out
+    )
 
 
 def test_in_a_process_of_its_own(fitted, tmp_path):

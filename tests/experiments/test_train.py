@@ -100,7 +100,19 @@ def test_more_epochs_go_on(first, capsys):
     assert more.code == 0, more.err
     assert "going on from step" in more.out
     record = json.loads((workdir / "training.json").read_text())
-    assert record["command"].endswith("--train.epochs 4 --train.epochs 6")
+    assert record["command"].endswith("--train.epochs 6")
+    assert record["command"].count("--train.epochs") == 1
+    assert any(line.split()[:2] == ["vgenatt-demo", "vgenatt-demo"] for line in more.out.splitlines())
+
+
+@pytest.mark.slow
+def test_fewer_epochs_than_done_are_refused(first, capsys):
+    """Weights of more epochs would be recorded as those of fewer."""
+    folder, _ = first
+    workdir = folder / "runs" / "vgenatt-demo-simulated-seed0"
+    refused = run_here("train.py", "--workdir", workdir, "--train.epochs", 2, capsys=capsys)
+    assert_one_sentence(refused, "train.epochs=2 is fewer", "choose another workdir")
+    assert json.loads((workdir / "config.json").read_text())["train"]["epochs"] > 2
 
 
 @pytest.mark.slow
@@ -162,6 +174,8 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
         assert process.returncode == code, err
         assert "Traceback" not in err
         assert "stopped and saved; to go on: python" in out
+        record = json.loads((tmp_path / "run" / "training.json").read_text())
+        assert (record["preset"], "--train.epochs 100000" in record["command"]) == ("vgenatt-demo", True)
         assert any("going on from step" in line for line in seen) == (attempt == 1)
 
 
@@ -189,8 +203,19 @@ def test_a_misspelt_flag_is_named(tmp_path):
     assert "Traceback" not in outcome.err
 
 
+def test_flags_given_later_replace_the_former_ones():
+    merged = experiment("training_record").merged_command
+    former = "python experiments/train.py --preset sasrec --train.epochs 6 --parallel.no-fast --data x.csv"
+    command = "python experiments/train.py --train.epochs 9 --seed=3 --parallel.fast"
+    expected = (
+        "python experiments/train.py --preset sasrec --train.epochs 9 --parallel.fast --data x.csv --seed=3"
+    )
+    assert merged(former, command) == expected
+    assert merged(former, "python experiments/train.py") == former
+
+
 def test_the_recorded_command_has_nothing_of_this_machine(tmp_path):
-    shown = experiment("train").train_command
+    shown = experiment("training_record").train_command
     log = tmp_path / "events.csv"
     log.write_text("")
     argv = ["--preset", "sasrec", "--data", str(log), "--workdir", str(tmp_path), "--train.epochs", "3"]

@@ -335,7 +335,7 @@ def test_wrong_flags(changes, words):
 
 
 def test_the_shown_command_names_no_host():
-    shown = experiment("train").train_command
+    shown = experiment("training_record").train_command
     argv = ["--distributed.coordinator", "node0:7777", "--distributed.processes=2", "--seed", "1"]
     argv += ["--distributed.process-index", "0", "--distributed.auto"]
     assert shown(argv) == "python experiments/train.py --seed 1"
