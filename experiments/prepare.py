@@ -17,6 +17,7 @@ from jaxrec.data.interactions import Interactions
 Format = Literal["auto", "events", "sequences", "movielens", "amazon"]
 COLUMN_FLAGS = ("user", "item", "time", "rating")
 CHOICE_FLAGS = ("min_rating", "duplicates")
+READING_FLAGS = ("header", "separator", "time_format", "missing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +34,14 @@ class PrepareArguments:
       list: only list the public data sets, with their terms.
       format: events (one interaction a row: CSV, TSV, Parquet, JSON lines, .gz), sequences (user<TAB>item
         item item), movielens or amazon (the publishers' files); auto tells the first two apart by the name.
-      user: column of the user; guessed if empty.
+      user: column of the user, by name, or with --no-header by place (0 is the first); guessed if empty.
       item: column of the item; guessed if empty.
       time: column of the time; guessed if empty, and without one the file's order counts.
+      header: whether the first line of a text file names the columns; with --no-header give --user 0 --item 1
+        and, if there are, --time and --rating.
+      separator: between the fields of a text file (\\t is a tab); found in its first line if empty.
+      time_format: form of the dates, such as %d.%m.%Y; numbers and ISO dates are understood if empty.
+      missing: what to do with rows without a user or an item: drop them, or stop with an error.
       min_rating: interactions rated lower are left out; for files with ratings.
       rating: column of the rating; guessed if empty.
       duplicates: what to do with repeated interactions of a user with an item; first and last keep one.
@@ -54,6 +60,10 @@ class PrepareArguments:
     user: str = ""
     item: str = ""
     time: str = ""
+    header: bool = True
+    separator: str = ""
+    time_format: str = ""
+    missing: Literal["error", "drop"] = "error"
     min_rating: float | None = None
     rating: str = ""
     duplicates: Literal["warn", "keep", "first", "last"] = "warn"
@@ -106,7 +116,7 @@ def refuse(arguments: PrepareArguments, names: tuple[str, ...], kind: str) -> No
     """
     for field in dataclasses.fields(PrepareArguments):
         if field.name in names and getattr(arguments, field.name) != field.default:
-            flag = f"--{field.name.replace('_', '-')}"
+            flag = f"--{'no-' if field.default is True else ''}{field.name.replace('_', '-')}"
             raise ValueError(f"{flag} has no effect on {kind}; leave it out, or prepare the file itself")
 
 
@@ -119,7 +129,7 @@ def read(arguments: PrepareArguments, console: Console) -> Interactions:
     first = arguments.data[0]
     if arguments.format == "auto" and len(arguments.data) == 1 and not Path(first).exists():
         if first in data.available():
-            refuse(arguments, (*COLUMN_FLAGS, *CHOICE_FLAGS), f"the public data set {first}")
+            refuse(arguments, (*COLUMN_FLAGS, *READING_FLAGS, *CHOICE_FLAGS), f"the public data set {first}")
             with DownloadBar(console, first) as bar:
                 return data.load(first, progress=bar)
         if not Path(first).suffix:
@@ -129,10 +139,12 @@ def read(arguments: PrepareArguments, console: Console) -> Interactions:
     if kind == "auto":
         kind = "sequences" if first.removesuffix(".gz").endswith(".seq.txt") else "events"
     if kind == "sequences":
-        refuse(arguments, (*COLUMN_FLAGS, *CHOICE_FLAGS), "files of sequences")
+        refuse(arguments, (*COLUMN_FLAGS, *READING_FLAGS, *CHOICE_FLAGS), "files of sequences")
         return data.read_sequences(paths)
     if kind in ("movielens", "amazon"):
-        refuse(arguments, COLUMN_FLAGS, f"files of the format {kind}, whose columns are known")
+        refuse(
+            arguments, (*COLUMN_FLAGS, *READING_FLAGS), f"files of the format {kind}, whose columns are known"
+        )
         if len(paths) > 1:
             raise ValueError(
                 f"--format {kind} reads one file, and there are {len(paths)}: {', '.join(paths)}"
@@ -141,13 +153,20 @@ def read(arguments: PrepareArguments, console: Console) -> Interactions:
         return read_format(first, min_rating=arguments.min_rating, duplicates=arguments.duplicates)
     return data.read_interactions(
         paths,
-        user=arguments.user or None,
-        item=arguments.item or None,
-        time=arguments.time or None,
-        rating=arguments.rating or None,
+        **{role: column(arguments, role) for role in COLUMN_FLAGS},
         min_rating=arguments.min_rating,
+        separator=arguments.separator.replace("\\t", "\t") or None,
+        has_header=arguments.header,
+        time_format=arguments.time_format or None,
         duplicates=arguments.duplicates,
+        missing=arguments.missing,
     )
+
+
+def column(arguments: PrepareArguments, role: str) -> str | int | None:
+    """The column of a role: its name, its place in a file without a header, or None to guess."""
+    given = getattr(arguments, role)
+    return int(given) if given.isdecimal() and not arguments.header else given or None
 
 
 def print_summary(console: Console, log: Interactions) -> None:

@@ -175,8 +175,10 @@ class Run:
         popular items.
 
         Args:
-          histories: ``{user: [item, ...]}`` (oldest first), a list of lists, an ``Interactions``, or a polars
-            or pandas frame with one row an event.
+          histories: ``{user: [item, ...]}`` (oldest first; also a pandas Series of lists), a list of lists, an
+            ``Interactions``, or a polars or pandas frame with one row an event, or one row a user with lists. A
+            column of times (``ts``, ``timestamp``, ``date``, ...) puts a user's events in order; without one the
+            order of the rows counts.
           k: longest list; it is shorter where fewer items are left.
           exclude_seen: whether items of the history, however long, are left out.
           candidates: external ids of the only items to choose from.

@@ -24,13 +24,24 @@ KNOWN_NAMES = {
 """Common column names of each role, as ``plain`` writes them, separated by blanks."""
 
 
+HEADERLESS = "pass has_header=False with places, user=0, item=1 (prepare.py: --no-header --user 0 --item 1)"
+"""What to do about a text file whose first line does not name the columns."""
+
+
 def plain(name: str) -> str:
     """A column name for comparison: lower case, letters and digits only, without a ``:type`` ending."""
     return re.sub(r"[^a-z0-9]", "", name.partition(":")[0].lower())
 
 
 def choose_column(
-    path: Path, names: list[str], role: str, given: str | int | None, required: bool = True
+    path: Path,
+    names: list[str],
+    role: str,
+    given: str | int | None,
+    required: bool = True,
+    *,
+    advice: str | None = None,
+    has_header: bool = False,
 ) -> str | None:
     """The column of a role: the one given by name or place, or else the one with a common name.
 
@@ -40,10 +51,13 @@ def choose_column(
       role: a key of ``KNOWN_NAMES``.
       given: a name, a place (0 is the first), or None to guess.
       required: whether it is an error to find none.
+      advice: what a message tells the caller to do where the guess fails; None says to name the column.
+      has_header: whether the names were read from the first line of a text file, which may have been data.
 
     Raises ValueError with the columns there are, if there is no such column or more than one.
     """
     there = f"the columns are {', '.join(names)}"
+    advice = advice or f"name it with {role}=..."
     if isinstance(given, int) and not isinstance(given, bool):
         if not 0 <= given < len(names):
             raise ValueError(f"{path} has no column {given} (counted from 0) for {role}; {there}")
@@ -54,10 +68,20 @@ def choose_column(
         return given
     found = [name for name in names if plain(name) in KNOWN_NAMES[role].split()]
     if len(found) > 1:
-        raise ValueError(f"{path}: {role} could be {' or '.join(found)}; say which with {role}=...; {there}")
+        raise ValueError(f"{path}: {role} could be {' or '.join(found)}; {advice}; {there}")
     if not found and required:
-        raise ValueError(f"{path} has no column that looks like {role}; name it with {role}=...; {there}")
+        if has_header and any(map(_is_number, names)):
+            advice = f"if its first line is data, {HEADERLESS}, else {advice}"
+        raise ValueError(f"{path} has no column that looks like {role}; {advice}; {there}")
     return found[0] if found else None
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
 
 
 __all__ = ["KNOWN_NAMES", "choose_column", "plain"]

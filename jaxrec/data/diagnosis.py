@@ -4,11 +4,12 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 GZIP_MAGIC = b"\x1f\x8b"
+MISSING_DROP = ", or leave such rows out with missing='drop' (--missing drop of prepare.py)"
 
 
 def open_bytes(path: Path) -> BinaryIO:
@@ -90,16 +91,30 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict]]:
 
 
 def find_missing(
-    path: Path, rows: Iterator[tuple[int, Sequence | dict]], columns: dict[str, str | int]
+    path: Path,
+    rows: Iterator[tuple[int, Sequence | dict]],
+    columns: dict[str, str | int],
+    ids: Collection[str] = (),
+    drop: bool = False,
 ) -> None:
-    """Raises ValueError at the first row without a value in one of ``columns`` (name: key in the row)."""
+    """Raises ValueError at the first row without a value in one of ``columns`` (name: key in the row).
+
+    ``ids`` are those columns whose gaps ``missing="drop"`` is about; with ``drop`` a row with such a gap is
+    passed over.
+    """
     for number, row in rows:
-        for name, key in columns.items():
-            value = row.get(key) if isinstance(row, dict) else row[key]
-            if value is None or (isinstance(value, str) and not value.strip()):
-                raise ValueError(
-                    f"{path}, line {number}: column {name} is empty; fill it in or remove the line"
-                )
+        empty = [name for name, key in columns.items() if _is_empty(row, key)]
+        if not empty or (drop and not set(ids).isdisjoint(empty)):
+            continue
+        raise ValueError(
+            f"{path}, line {number}: column {empty[0]} is empty; fill it in or remove the line"
+            f"{MISSING_DROP if empty[0] in ids else ''}"
+        )
+
+
+def _is_empty(row: Sequence | dict, key: str | int) -> bool:
+    value = row.get(key) if isinstance(row, dict) else row[key]
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def first_fields(path: Path, separator: str, quote: str | None) -> tuple[int, list[str]]:

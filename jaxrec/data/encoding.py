@@ -20,6 +20,7 @@ DATE_FORMATS = (
     "%Y/%m/%d %H:%M:%S%.f",
     "%Y/%m/%d %H:%M",
     "%Y/%m/%d",
+    "%Y-%m-%d %H:%M:%S%.f UTC",
 )
 """Year, month, day and an optional time of day; orders that could be mistaken need ``time_format``."""
 
@@ -152,8 +153,10 @@ class TimeEncoder:
 
     def add(self, column: pl.Series) -> int | None:
         """Takes one batch without nulls; returns the first row that is no time, or None if all are."""
+        if len(column) == 0:
+            return None
         dates, values = self._read(column)
-        if self._dates is not None and dates != self._dates and len(column):
+        if self._dates is not None and dates != self._dates:
             return 0
         if values.null_count() or (values.dtype.is_float() and not values.is_finite().all()):
             bad = values.is_null() | (values.is_finite().not_() if values.dtype.is_float() else False)

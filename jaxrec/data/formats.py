@@ -150,7 +150,7 @@ def read_amazon(
         settings = POSITIONAL | ({"user": 1, "item": 0} if ASIN.fullmatch(fields[0]) else {})
     else:
         raise ValueError(f"{first} is in no known layout of Amazon reviews (it begins {list(fields)}); "
-                         "name the columns in read_interactions")  # fmt: skip
+                         "name the columns in read_interactions (prepare.py: --format events --user ...)")  # fmt: skip
     return read_interactions(path, **settings, min_rating=min_rating, duplicates=duplicates, name=name)
 
 

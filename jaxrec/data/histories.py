@@ -3,19 +3,22 @@
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import polars as pl
 
 from jaxrec.data.columns import choose_column
+from jaxrec.data.encoding import TimeEncoder
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.items import ItemMetadata
+from jaxrec.data.tables import Frame, empty_as_null, frame_names, is_frame, lazy_frame
 
 OnUnknown = Literal["ignore", "warn", "raise"]
 NAMED_AT_MOST = 5
 HISTORY_ITEMS = "items in the histories"
+FRAME = Path("the frame of histories")
 
 
 class Histories(NamedTuple):
@@ -36,15 +39,19 @@ def read_histories(histories: Any, item_ids: IdMap, *, on_unknown: OnUnknown = "
     """Brings histories of external ids into internal form.
 
     Args:
-      histories: a mapping from user to list of items, a list of lists, an ``Interactions``, or a polars or
-        pandas frame with one row an event (columns of user and item guessed by name, a user's rows oldest
-        first).
+      histories: a mapping from user to list of items (a pandas Series of lists counts as one from its index),
+        a list of lists, an ``Interactions``, or a polars frame (lazy too) or pandas frame. A frame has one row
+        an event, or one row a user with lists in the column of items (and of times, if there is one).
+        Columns of user, item and time are guessed from the names that ``read_interactions`` knows; a user's
+        events are sorted by time, stably, and without a column of times (or of places, ``pos``) the order of
+        the rows counts, oldest first. Users come in the order of their first row.
       item_ids: external ids of the catalogue.
       on_unknown: items that are not in it are left out silently (``ignore``), with one warning (``warn``),
         or are an error (``raise``).
 
     Raises:
-      ValueError: the form is none of these, or an item is unknown and ``on_unknown="raise"``.
+      ValueError: the form is none of these, a user, item or time of a frame is missing or no such thing, the
+        users are of several types, or an item is unknown and ``on_unknown="raise"``.
     """
     if on_unknown not in ("ignore", "warn", "raise"):
         raise ValueError(f"on_unknown must be 'ignore', 'warn' or 'raise', got {on_unknown!r}")
@@ -92,13 +99,15 @@ def _lookup(external: Any, item_ids: IdMap, on_unknown: OnUnknown, what: str) ->
 
 def _flatten(histories: Any) -> tuple[pl.Series, Any, np.ndarray]:
     """Users, external item ids of all their events, and offsets, from any accepted form."""
-    if hasattr(histories, "columns"):
+    if is_frame(histories):
         return _flatten_frame(histories)
     if isinstance(histories, Mapping):
         return _flatten_lists(list(histories), list(histories.values()))
+    if hasattr(histories, "index") and hasattr(histories, "items"):  # a pandas Series
+        return _flatten_lists(histories.index.tolist(), histories.tolist())
     if isinstance(histories, str | bytes | Path) or not isinstance(histories, Iterable):
         raise ValueError(
-            "histories must be a dict of user to items, a list of lists, or a frame with one row an event; got"
+            "histories must be a dict of user to items, a list of lists, or a frame of events; got"
             f" {type(histories).__name__} (read files with jaxrec.data.read_interactions first)"
         )
     return _flatten_lists(None, list(histories))
@@ -112,30 +121,117 @@ def _flatten_lists(users: list | None, lists: list) -> tuple[pl.Series, Any, np.
     lists = [list(history) for history in lists]
     offsets = np.concatenate([[0], np.cumsum([len(history) for history in lists], dtype=np.int64)])
     external = [item for history in lists for item in history]
-    names = pl.Series("user_id", np.arange(len(lists)) if users is None else users)
+    names = pl.Series("user_id", np.arange(len(lists))) if users is None else _user_ids(users)
     return names, external, offsets.astype(np.int64)
 
 
-def _flatten_frame(frame: Any) -> tuple[pl.Series, Any, np.ndarray]:
-    names = [str(name) for name in frame.columns]
-    where = Path("the frame of histories")
-    user, item = (_column(frame, choose_column(where, names, role, None)) for role in ("user", "item"))
+def _user_ids(users: list) -> pl.Series:
+    """The users of a mapping ``[n]``; ValueError if they are of several types, missing or repeated."""
+    try:
+        names = pl.Series("user_id", users)
+    except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+        examples = {type(user).__name__: user for user in reversed(users)}
+        shown = " and ".join(f"{user!r} ({kind})" for kind, user in reversed(examples.items()))
+        raise ValueError(
+            f"the users of the histories are of several types: {shown}; make all of them text, or all integers"
+        ) from error
+    if names.dtype == pl.Object:
+        return names
+    names = names.fill_nan(None) if names.dtype.is_float() else names
+    _refuse_repeated(names)
+    return _whole(names)
+
+
+def _refuse_repeated(names: pl.Series) -> None:
+    if names.null_count():
+        raise ValueError("the histories have a user without a name (None or NaN); name it or leave it out")
+    if names.n_unique() != len(names):
+        repeated = names.filter(names.is_duplicated())[0]
+        raise ValueError(f"the histories hold user {repeated!r} more than once; join them into one list")
+
+
+def _flatten_frame(frame: Frame) -> tuple[pl.Series, Any, np.ndarray]:
+    """As ``_flatten``, from a frame of events or of one list a user."""
+    columns = _choose_columns(frame_names(frame))
+    chosen = list(dict.fromkeys(columns.values()))
+    frame = empty_as_null(lazy_frame(frame, chosen).collect())
+    user, item = frame[columns["user"]], frame[columns["item"]]
+    time = frame[columns["time"]] if "time" in columns else None
     if user.null_count() or item.null_count():
-        raise ValueError("the frame of histories has rows without a user or an item; drop them first")
+        raise ValueError(f"{FRAME} has rows without a user or an item; drop them first")
+    if isinstance(item.dtype, pl.List | pl.Array):
+        return _flatten_nested(user, item, time)
     names = user.unique(maintain_order=True)
     code = pl.DataFrame({"user": names, "code": np.arange(len(names))})
     codes = user.to_frame("user").join(code, on="user", how="left", maintain_order="left")["code"].to_numpy()
-    order = np.argsort(codes, kind="stable")
+    order = _order(codes, time)
     offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(names)))]).astype(np.int64)
-    return names.rename("user_id"), item.gather(order), offsets
+    return _whole(names).rename("user_id"), item.gather(order), offsets
 
 
-def _column(frame: Any, name: str) -> pl.Series:
-    """A column of a polars or pandas frame (for the latter, polars' own way needs one more package)."""
-    if isinstance(frame, pl.DataFrame):
-        return frame[name]
-    values = frame[name]
-    return pl.Series(name, values.astype(object).where(values.notna(), None).tolist(), strict=False)
+def _choose_columns(names: list[str]) -> dict[str, str]:
+    """Names of the columns by role; "time" only if there is one, of times or of places."""
+    columns = {}
+    for role in ("user", "item", "time", "position"):
+        required = role in ("user", "item")
+        name = f"{role}_id" if required else role
+        advice = f"there should be one such column, e.g. {name}"
+        found = choose_column(FRAME, names, role, None, required, advice=advice)
+        if found is not None:
+            columns.setdefault("time" if role == "position" else role, found)
+    return columns
+
+
+def _flatten_nested(
+    user: pl.Series, item: pl.Series, time: pl.Series | None
+) -> tuple[pl.Series, Any, np.ndarray]:
+    """As ``_flatten``, from one row a user; times count only where they are lists, too."""
+    _refuse_repeated(user)
+    item = item.cast(pl.List(item.dtype.inner))
+    lengths = item.list.len().to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    item = _flat(item)
+    if item.null_count():
+        raise ValueError(f"{FRAME} has lists with a missing item; drop it first")
+    if time is not None and isinstance(time.dtype, pl.List):
+        if not np.array_equal(time.list.len().fill_null(0).to_numpy(), lengths):
+            raise ValueError(
+                f"{FRAME} has lists of {time.name} that are not as long as the lists of {item.name}"
+            )
+        codes = np.repeat(np.arange(len(user)), lengths)
+        item = item.gather(_order(codes, _flat(time)))
+    return _whole(user).rename("user_id"), item, offsets
+
+
+def _flat(lists: pl.Series) -> pl.Series:
+    return lists.filter(lists.list.len() > 0).explode()
+
+
+def _order(codes: np.ndarray, time: pl.Series | None) -> np.ndarray:
+    """``[N]`` rows sorted by user, then by time, stably; ValueError at a row whose time is none."""
+    if time is None:
+        return np.argsort(codes, kind="stable")
+    encoder = TimeEncoder()
+    bad = encoder.add(time)
+    if bad is not None:
+        _refuse_time(time, bad)
+    return np.lexsort((encoder.finish(), codes))
+
+
+def _refuse_time(time: pl.Series, row: int) -> NoReturn:
+    raise ValueError(
+        f"{FRAME}: column {time.name} holds {time[row]!r} in event {row + 1}, which is not a time (a number, or "
+        "a date in ISO order); mend it, or drop the column if the order of the rows counts"
+    )
+
+
+def _whole(users: pl.Series) -> pl.Series:
+    """Users that are whole numbers in a column of floats (as pandas makes them beside a gap) as integers."""
+    if not users.dtype.is_float():
+        return users
+    whole = users.cast(pl.Int64, strict=False)
+    exact = not whole.null_count() and (whole.cast(users.dtype) == users).all()
+    return whole if exact else users
 
 
 def recommendation_frame(

@@ -1,7 +1,8 @@
-"""Logs and item tables from files of any common kind, read in bounded memory."""
+"""Logs and item tables from files of any common kind, read in bounded memory, or from frames."""
 
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -14,19 +15,29 @@ from jaxrec.data.encoding import IdEncoder, TimeEncoder, number_by_appearance
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.items import ItemMetadata
-from jaxrec.data.tables import Paths, Table, find_paths, format_suffix, open_table
+from jaxrec.data.tables import (
+    Frame,
+    Paths,
+    Table,
+    find_paths,
+    format_suffix,
+    is_frame,
+    open_frame,
+    open_table,
+)
 
 Column = str | int | None
 Duplicates = Literal["warn", "keep", "first", "last"]
+Missing = Literal["error", "drop"]
 A_TIME = (
-    "a time like those before it (a number, or a date in ISO order); mend it, give time_format=..., "
-    "or time=False if the order of the file counts"
+    "a time like those before it (a number, or a date in ISO order); mend it, give time_format=... "
+    "(--time-format of prepare.py), or time=False if the order of the file counts"
 )
 logger = logging.getLogger(__name__)
 
 
 def read_interactions(
-    path: Paths,
+    path: Paths | Frame,
     *,
     user: Column = None,
     item: Column = None,
@@ -38,19 +49,22 @@ def read_interactions(
     quote: str | None = '"',
     time_format: str | None = None,
     duplicates: Duplicates = "warn",
+    missing: Missing = "error",
     name: str | None = None,
 ) -> Interactions:
-    """Reads a log with one interaction a row: CSV, TSV, Parquet or JSON lines, each also .gz.
+    """Reads a log with one interaction a row: CSV, TSV, Parquet or JSON lines, each also .gz, or a frame.
 
     Rows may come in any order: they are grouped by user and sorted by time, stably, so that equal times
     keep the order of the file. Users are numbered in order of first appearance in the file, items in
     order of first appearance in the sorted histories (user after user).
 
     Args:
-      path: a file, a pattern such as ``"part-*.csv"``, or a list of these, read as one log in that order.
+      path: a file, a pattern such as ``"part-*.csv"``, or a list of these, read as one log in that order;
+        or a polars frame (lazy too) or a pandas frame.
       user: the column with user ids, by name or place (from 0); None guesses from common names.
       item: likewise for item ids. Ids are integers or text: a text column in which every value is an
-        integer in its shortest form becomes integers; "007" in it keeps the whole column text.
+        integer in its shortest form becomes integers; "007" in it keeps the whole column text. Floats that
+        are whole numbers are integers, too.
       time: likewise for times: integers, other numbers, or dates (ISO order; see ``time_format``), which
         become seconds since 1970. Without a time column, or with ``False``, the order of the file
         counts. A guessed column of places in the history (``pos``) sorts and is not kept as times.
@@ -63,7 +77,8 @@ def read_interactions(
       duplicates: ``"first"`` or ``"last"`` keeps one interaction of a user with an item; ``"keep"`` keeps
         all; ``"warn"`` keeps all and says by a UserWarning how many rows repeat another one (same user,
         item and time, or user and item in a log without times).
-      name: what the log is called in results; the file's name if None.
+      missing: ``"drop"`` leaves out rows whose user or item is empty, null or NaN; ``"error"`` refuses them.
+      name: what the log is called in results; the file's name if None, ``frame`` for a frame.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -72,50 +87,76 @@ def read_interactions(
     """
     if duplicates not in ("warn", "keep", "first", "last"):
         raise ValueError(f"duplicates is {duplicates!r}; choose 'warn', 'keep', 'first' or 'last'")
-    paths = find_paths(path)
+    if missing not in ("error", "drop"):
+        raise ValueError(f"missing is {missing!r}; choose 'error' or 'drop'")
     users, items = IdEncoder(), IdEncoder()
     times: TimeEncoder | None = None
-    for place, file in enumerate(paths):
-        table = open_table(file, separator, quote, has_header)
+    paths = []
+    for table in _open_tables(path, separator, quote, has_header):
         columns = _choose_columns(table, user, item, time, rating, min_rating)
         timed = columns["time"] is not None
-        if place == 0:
+        if not paths:
             times = TimeEncoder(time_format) if timed else None
             keep_times = timed and not columns["position"]
         elif timed != (times is not None):
             raise ValueError(
-                f"{file} has {'a' if timed else 'no'} time column, unlike {paths[0]}; read them apart"
+                f"{table.path} has {'a' if timed else 'no'} time column, unlike {paths[0]}; read them apart"
             )
-        _read_table(table, columns, min_rating, users, items, times)
-    name = _name_of(paths[0]) if name is None else name
+        _read_table(table, columns, min_rating, missing, users, items, times)
+        paths.append(table.path)
+    if name is None:
+        name = "frame" if is_frame(path) else _name_of(paths[0])
     log = _assemble(users, items, times, keep_times, duplicates, name)
     if not log.num_interactions:
-        reason = "no rows" if min_rating is None else f"no row rated {min_rating} or higher"
+        reason = "no rows" if missing == "error" else "no rows with a user and an item"
+        reason = reason if min_rating is None else f"no row rated {min_rating} or higher"
         raise ValueError(f"{', '.join(map(str, paths))}: there are {reason}; nothing can be learnt from it")
     return log
+
+
+def _open_tables(
+    path: Paths | Frame, separator: str | None, quote: str | None, has_header: bool
+) -> Iterator[Table]:
+    if is_frame(path):
+        yield open_frame(path)
+        return
+    for file in find_paths(path):
+        yield open_table(file, separator, quote, has_header)
+
+
+def _advice(role: str) -> str:
+    """What to do where a column is not found by its name, in Python and on the command line."""
+    return f"name it with {role}=... (--{role} of prepare.py)"
 
 
 def _choose_columns(
     table: Table, user: Column, item: Column, time: Column | bool, rating: Column, min_rating: float | None
 ) -> dict:
     """Names of the columns by role; under "position" whether the time is a guessed place in the history."""
+
+    def choose(role: str, given: Column, required: bool = True) -> str | None:
+        advice = _advice("time" if role == "position" else role)
+        return choose_column(
+            table.path, table.names, role, given, required, advice=advice, has_header=table.has_header
+        )
+
     position = False
     if time is False:
         time_column = None
     else:
-        time_column = choose_column(table.path, table.names, "time", time, required=False)
+        time_column = choose("time", time, required=False)
         if time_column is None:
-            time_column = choose_column(table.path, table.names, "position", None, required=False)
+            time_column = choose("position", None, required=False)
             position = time_column is not None
     columns = {
-        "user": choose_column(table.path, table.names, "user", user),
-        "item": choose_column(table.path, table.names, "item", item),
+        "user": choose("user", user),
+        "item": choose("item", item),
         "time": time_column,
         "rating": None,
         "position": position,
     }
     if min_rating is not None:
-        columns["rating"] = choose_column(table.path, table.names, "rating", rating)
+        columns["rating"] = choose("rating", rating)
     if columns["user"] == columns["item"]:
         raise ValueError(f"{table.path}: user and item are both column {columns['user']}; they must differ")
     return columns
@@ -125,13 +166,15 @@ def _read_table(
     table: Table,
     columns: dict,
     min_rating: float | None,
+    missing: Missing,
     users: IdEncoder,
     items: IdEncoder,
     times: TimeEncoder | None,
 ) -> None:
     """Encodes all rows of one file."""
     needed = [columns[role] for role in ("user", "item", "time", "rating") if columns[role] is not None]
-    for batch in table.batches(needed):
+    ids = [columns["user"], columns["item"]]
+    for batch in table.batches(needed, ids=ids, drop=missing == "drop"):
         if columns["rating"] is not None:
             batch = batch.filter(_ratings(table, batch[columns["rating"]]) >= min_rating)
         if times is not None:
@@ -188,7 +231,8 @@ def _warn_of_repeats(users: np.ndarray, items: np.ndarray, times: np.ndarray | N
         same = "user and item" if times is None else "user, item and time"
         warnings.warn(
             f"{name}: {repeats:,} of {len(items):,} rows repeat another row (same {same}) and are kept; "
-            "duplicates='first' or 'last' keeps one interaction of a user with an item, 'keep' silences this",
+            "duplicates='first' or 'last' (--duplicates of prepare.py) keeps one interaction of a user with an "
+            "item, 'keep' silences this",
             stacklevel=4,
         )
 
@@ -252,7 +296,15 @@ def read_items(
     frames = []
     for file in find_paths(path):
         table = open_table(file, separator, '"' if format_suffix(file) == ".csv" else None, has_header)
-        columns = {"item": choose_column(table.path, table.names, "item", item)}
+        columns = {
+            "item": choose_column(
+                table.path,
+                table.names,
+                "item",
+                item,
+                advice="name it with item=... (--items-id of prepare.py)",
+            )
+        }
         columns["title"] = choose_column(table.path, table.names, "title", title, required=False)
         columns["categories"] = choose_column(
             table.path, table.names, "categories", categories, required=False

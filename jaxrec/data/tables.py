@@ -1,15 +1,17 @@
-"""Files of rows as batches of columns, whatever the format: CSV, TSV, Parquet, JSON lines, each also .gz."""
+"""Rows as batches of columns, whatever they come as: CSV, TSV, Parquet, JSON lines (also .gz), or a frame."""
 
 import dataclasses
 import glob
 import gzip
 import io
 import itertools
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 import polars as pl
 
 from jaxrec.data import diagnosis
@@ -21,27 +23,42 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
 Paths = str | os.PathLike | Iterable[str | os.PathLike]
+Frame = Any
+"""A polars DataFrame or LazyFrame, or a pandas DataFrame (which is not imported here: it is optional)."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One file, opened lazily.
+    """One file or frame, opened lazily.
 
     Attributes:
-      path: the file.
+      path: the file; for a frame, words for messages.
       names: its columns.
       frame: the lazy frame; in text files every column is String.
       rows: makes an iterator over (line number, fields) for messages, which raises ValueError at a
-        faulty line; None for Parquet. Fields are a dict by name, or a list in the order of ``names``.
+        faulty line; None for Parquet and frames. Fields are a dict by name, or a list in the order of
+        ``names``.
+      has_header: whether the names were read from the first line of a text file.
     """
 
     path: Path
     names: list[str]
     frame: pl.LazyFrame
     rows: Callable[[], Iterator[tuple[int, list[str] | dict]]] | None
+    has_header: bool = False
 
-    def batches(self, required: list[str], rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
-        """The required columns, a batch of rows at a time, in file order, without nulls or empty text.
+    def batches(
+        self, required: list[str], rows: int = BATCH_ROWS, *, ids: Sequence[str] = (), drop: bool = False
+    ) -> Iterator[pl.DataFrame]:
+        """The required columns, a batch of rows at a time, in file order, without nulls, NaN or empty text.
+
+        Args:
+          required: the columns.
+          rows: of a batch.
+          ids: those of them whose gaps may be left out.
+          drop: whether rows with such a gap are left out; else they are an error.
 
         Raises ValueError naming file and line where a row is ragged, a value is missing, or the file
         cannot be read.
@@ -49,23 +66,30 @@ class Table:
         required = list(dict.fromkeys(required))
         watched = list(dict.fromkeys([*required, *(self.names[-1:] if self.rows else [])]))
         batches = self.frame.select(watched).collect_batches(chunk_size=rows)
-        examined, start = False, 0
+        examined, start, dropped = False, 0, 0
         while True:
             try:
                 batch = next(batches, None)
             except (pl.exceptions.PolarsError, OSError) as error:
                 self._explain(error)
             if batch is None:
+                if dropped:
+                    logger.info("%s: %d rows without a user or an item left out", self.path, dropped)
                 return
-            batch = _empty_as_null(batch)
+            batch = empty_as_null(batch)
             if any(batch[name].null_count() for name in watched):
                 if not examined and self.rows is not None:
                     diagnosis.find_missing(
-                        self.path, self.rows(), {name: self._key(name) for name in required}
+                        self.path, self.rows(), {name: self._key(name) for name in required}, ids, drop
                     )
                 examined = True
-                batch = self._without_blank(batch, required, watched, start)
+                batch = self._without_blank(batch, watched)
+                self._refuse_gaps(batch, required, start, ids, drop)
             start += len(batch)
+            if drop:
+                complete = batch.drop_nulls(ids)
+                dropped += len(batch) - len(complete)
+                batch = complete
             yield batch.select(required)
 
     def collect(self, columns: dict[str, str]) -> pl.DataFrame:
@@ -74,27 +98,29 @@ class Table:
             frame = self.frame.select(pl.col(name).alias(role) for role, name in columns.items()).collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             self._explain(error)
-        frame = _empty_as_null(frame)
+        frame = empty_as_null(frame)
         if frame["item"].null_count():
             if self.rows is not None:
                 diagnosis.find_missing(self.path, self.rows(), {columns["item"]: self._key(columns["item"])})
             frame = frame.filter(pl.col("item").is_not_null())
         return frame
 
-    def _without_blank(
-        self, batch: pl.DataFrame, required: list[str], watched: list[str], start: int
-    ) -> pl.DataFrame:
-        """Drops rows that are blank lines; any other null is an error."""
-        if self.rows is not None:
-            batch = batch.filter(~pl.all_horizontal(pl.col(watched).is_null()))
+    def _without_blank(self, batch: pl.DataFrame, watched: list[str]) -> pl.DataFrame:
+        """Drops rows that are blank lines of a text file."""
+        return batch if self.rows is None else batch.filter(~pl.all_horizontal(pl.col(watched).is_null()))
+
+    def _refuse_gaps(
+        self, batch: pl.DataFrame, required: list[str], start: int, ids: Sequence[str], drop: bool
+    ) -> None:
+        """Raises ValueError at a null, but for rows that ``batches`` leaves out."""
+        kept = batch.select(~pl.any_horizontal(pl.col(ids).is_null())).to_series() if drop else None
         for name in required:
-            nulls = batch[name].is_null()
+            nulls = batch[name].is_null() if kept is None else batch[name].is_null() & kept
             if nulls.any():
                 raise ValueError(
                     f"{self.path}: column {name} is null or empty in data row {start + nulls.arg_max() + 1}; "
-                    "fill it in or drop such rows"
+                    f"fill it in or drop such rows{diagnosis.MISSING_DROP if name in ids else ''}"
                 )
-        return batch
 
     def _explain(self, error: Exception) -> NoReturn:
         """Raises the ValueError that says what polars stumbled over."""
@@ -121,19 +147,76 @@ class Table:
         raise ValueError(f"{place}: column {column} holds {value!r}, which is not {wanted}")
 
 
-def _empty_as_null(batch: pl.DataFrame) -> pl.DataFrame:
-    """Text of no characters counts as a missing value."""
+def empty_as_null(batch: pl.DataFrame) -> pl.DataFrame:
+    """Text of no characters and NaN count as missing values."""
     empty = [
         column.name for column in batch if column.dtype == pl.String and (column.str.len_bytes() == 0).any()
     ]
-    return batch.with_columns(pl.col(empty).replace("", None)) if empty else batch
+    numbers = [column.name for column in batch if column.dtype.is_float() and column.is_nan().any()]
+    if not (empty or numbers):
+        return batch
+    return batch.with_columns(pl.col(empty).replace("", None), pl.col(numbers).fill_nan(None))
+
+
+def is_frame(value: object) -> bool:
+    """Whether a value is a polars frame, lazy or not, or a pandas frame."""
+    return isinstance(value, pl.DataFrame | pl.LazyFrame) or (
+        hasattr(value, "columns") and hasattr(value, "iloc")
+    )
+
+
+def frame_names(frame: Frame) -> list[str]:
+    """The columns of a frame, as text."""
+    names = frame.collect_schema().names() if isinstance(frame, pl.LazyFrame) else frame.columns
+    return [str(name) for name in names]
+
+
+def lazy_frame(frame: Frame, names: list[str]) -> pl.LazyFrame:
+    """Columns of a frame by their names as text, as a lazy polars frame."""
+    if isinstance(frame, pl.DataFrame | pl.LazyFrame):
+        return frame.lazy().select(names)
+    places = [frame_names(frame).index(name) for name in names]
+    return pl.LazyFrame(
+        [_pandas_column(name, frame.iloc[:, place]) for name, place in zip(names, places, strict=True)]
+    )
+
+
+def _pandas_column(name: str, values: Any) -> pl.Series:
+    """A column of a pandas frame; polars' own way of text needs one more package."""
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iufb":
+        return pl.Series(name, values.to_numpy())
+    if values.dtype.kind == "M":
+        return pl.Series(name, values.to_numpy("datetime64[us]"))
+    cells = [_plain_cell(cell) for cell in values.astype(object).where(values.notna(), None)]
+    series = pl.Series(name, cells, strict=False)
+    if series.dtype != pl.Object:
+        return series
+    return pl.Series(name, [cell if cell is None else str(cell) for cell in cells], dtype=pl.String)
+
+
+def _plain_cell(cell: Any) -> Any:
+    """Arrays and tuples as lists, which polars understands."""
+    cell = cell.tolist() if hasattr(cell, "tolist") else cell
+    return list(cell) if isinstance(cell, tuple) else cell
+
+
+def open_frame(frame: Frame) -> Table:
+    """A frame as a table."""
+    names = list(dict.fromkeys(frame_names(frame)))
+    return Table(Path("the frame"), names, lazy_frame(frame, names), None)
 
 
 def find_paths(path: Paths) -> list[Path]:
     """The files meant by a path, a pattern with ``*``, ``?`` or ``[...]``, or a list of these.
 
-    Files of a pattern come sorted by name. Raises FileNotFoundError if there is no such file.
+    Files of a pattern come sorted by name. Raises FileNotFoundError if there is no such file, ValueError
+    for a frame.
     """
+    if is_frame(path):
+        raise ValueError(
+            f"a {type(path).__name__} stands where files are expected; read_interactions takes one frame by "
+            "itself (join several with polars.concat), other readers take files"
+        )
     if not isinstance(path, (str, os.PathLike)):
         return list(itertools.chain.from_iterable(find_paths(part) for part in path))
     found = Path(path).expanduser()
@@ -224,6 +307,7 @@ def _open_delimited(path: Path, separator: str | None, quote: str | None, has_he
             pl.col(f"{step * place}").str.strip_chars().alias(name) for place, name in enumerate(names)
         ),
         lambda: diagnosis.delimited_rows(path, separator, quote, len(fields), has_header),
+        has_header,
     )
 
 
@@ -236,4 +320,16 @@ def _find_separator(path: Path) -> str:
     return next((separator for separator in SEPARATORS if separator in line), promised or ",")
 
 
-__all__ = ["Paths", "Table", "find_paths", "format_suffix", "open_table"]
+__all__ = [
+    "Frame",
+    "Paths",
+    "Table",
+    "empty_as_null",
+    "find_paths",
+    "format_suffix",
+    "frame_names",
+    "is_frame",
+    "lazy_frame",
+    "open_frame",
+    "open_table",
+]

@@ -103,7 +103,8 @@ def test_amazon_reviews_of_every_year(tmp_path, name, text):
 def test_unknown_amazon_layout(tmp_path):
     (tmp_path / "log.csv").write_text("user,item\n1,2\n")
     with pytest.raises(
-        ValueError, match=r"no known layout of Amazon reviews \(it begins \['user', 'item'\]\)"
+        ValueError,
+        match=r"no known layout of Amazon reviews \(it begins \['user', 'item'\]\); .*--format events --user",
     ):
         read_amazon(tmp_path / "log.csv")
 

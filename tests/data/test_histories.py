@@ -1,5 +1,8 @@
 """Histories in every form that callers have, unknown items, and lists back to frames."""
 
+import datetime
+import uuid
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -108,3 +111,112 @@ def test_frame_of_lists():
         "score": [2.0, 1.0, 3.0],
         "rank": [1, 2, 1],
     }
+
+
+TIMED = {
+    "user_id": ["ann", "bob", "ann", "ann", "bob"],
+    "item_id": ["pear", "fig", "apple", "plum", "fig"],
+    "ts": [3, 9, 1, 1, 8],
+}
+
+
+def in_order(frame):
+    read = read_histories(frame, CATALOGUE, on_unknown="raise")
+    return dict(zip(read.users.to_list(), as_lists(read), strict=True))
+
+
+@pytest.mark.parametrize(
+    "frame", [pl.DataFrame, pl.LazyFrame, pd.DataFrame], ids=["polars", "lazy", "pandas"]
+)
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [
+        ("ts", [3, 9, 1, 1, 8]),
+        ("pos", [3, 9, 1, 1, 8]),
+        ("timestamp", [3.5, 9.0, 1.0, 1.0, 8.0]),
+        ("Date", ["2024-01-03", "2024-01-09", "2024-01-01", "2024-01-01", "2024-01-08"]),
+        ("event_time", [datetime.datetime(2024, 1, day, tzinfo=datetime.UTC) for day in (3, 9, 1, 1, 8)]),
+    ],
+)
+def test_the_events_of_a_frame_are_sorted_by_time_stably(frame, name, times):
+    events = {"user_id": TIMED["user_id"], "item_id": TIMED["item_id"], name: times}
+    assert list(in_order(frame(events)).items()) == [("ann", [1, 3, 2]), ("bob", [4, 4])]
+
+
+def test_without_times_the_order_of_the_rows_counts():
+    assert in_order(pl.DataFrame(TIMED).drop("ts"))["ann"] == [2, 1, 3]
+    assert in_order(pl.DataFrame(TIMED).rename({"ts": "whenever"}))["ann"] == [2, 1, 3]
+
+
+@pytest.mark.parametrize("columns", [["item_id"], ["item_id", "ts"]])
+def test_one_row_a_user_with_lists(columns):
+    nested = pl.DataFrame(TIMED).group_by("user_id", maintain_order=True).agg(columns)
+    ann = [1, 3, 2] if "ts" in columns else [2, 1, 3]
+    for form in (nested, nested.lazy(), nested.cast({"user_id": pl.Categorical})):
+        assert in_order(form) == {"ann": ann, "bob": [4, 4]}
+    last = pl.DataFrame(TIMED).group_by("user_id", maintain_order=True).agg("item_id", pl.col("ts").max())
+    assert in_order(last) == {"ann": [2, 1, 3], "bob": [4, 4]}
+    nothing = pl.DataFrame({"user_id": ["ann", "bob"], "item_id": [[], []]})
+    assert in_order(nothing) == {"ann": [], "bob": []}
+    empty = pl.DataFrame({"user_id": ["ann", "bob"], "item_id": [[], ["fig"]], "ts": [[], [1]]})
+    assert in_order(empty) == {"ann": [], "bob": [4]}
+
+
+def test_lists_that_pandas_groups():
+    grouped = pd.DataFrame(EVENTS).groupby("user_id")["item_id"]
+    expected = {"ann": [2, 1], "bob": [4, 4]}
+    assert in_order(grouped.apply(list)) == expected
+    assert in_order(grouped.apply(list).reset_index()) == expected
+    assert in_order(grouped.apply(tuple).reset_index()) == expected
+    assert in_order(grouped.unique().reset_index()) == {"ann": [2, 1], "bob": [4]}
+
+
+def test_users_of_a_pandas_frame_keep_their_kind():
+    frame = pd.DataFrame({"user_id": [7.0, None, 8.0], "item_id": ["fig", "fig", "pear"]}).dropna()
+    assert in_order(frame) == {7: [4], 8: [2]}
+    assert read_histories(frame, CATALOGUE).users.dtype == pl.Int64
+    whole = frame.groupby("user_id")["item_id"].apply(list)
+    assert read_histories(whole, CATALOGUE).users.to_list() == [7, 8]
+    key = uuid.UUID(int=5)
+    assert read_histories({key: ["fig"]}, CATALOGUE).users.to_list() == [key]
+    unnamed = pd.DataFrame({"user_id": [7], "item_id": ["fig"], 5: [{1, 2}]})
+    assert in_order(unnamed) == {7: [4]}
+
+
+@pytest.mark.parametrize(
+    ("histories", "words"),
+    [
+        (pl.DataFrame({"user_id": [1.0, np.nan], "item_id": ["fig", "fig"]}), "rows without a user"),
+        (
+            pl.DataFrame({"user_id": ["a", "a"], "item_id": [["fig"], ["pear"]]}),
+            "user 'a' more than once; join",
+        ),
+        (pl.DataFrame({"user_id": ["a"], "item_id": [["fig", None]]}), "lists with a missing item"),
+        (
+            pl.DataFrame({"user_id": ["a"], "item_id": [["fig", "pear"]], "ts": [[1]]}),
+            "lists of ts that are not as long",
+        ),
+        (
+            pl.DataFrame({"user_id": ["a"] * 2, "item_id": ["fig"] * 2, "ts": ["2024-01-01", "soon"]}),
+            "column ts holds 'soon' in event 2, which is not a time .* drop the column",
+        ),
+        (
+            pl.DataFrame({"user_id": ["a"] * 2, "item_id": ["fig"] * 2, "ts": [1, None]}),
+            "column ts holds None in event 2",
+        ),
+        (
+            pl.DataFrame({"user_id": ["a"], "item_id": ["fig"], "ts": [1], "date": [1]}),
+            "time could be ts or date; there should be one such column, e.g. time",
+        ),
+        ({"a": ["fig"], 2: ["fig"]}, r"several types: 'a' \(str\) and 2 \(int\); make all of them text"),
+        ({2: ["fig"], "a": ["fig"]}, r"several types: 2 \(int\) and 'a' \(str\)"),
+        ({"a": ["fig"], None: ["fig"]}, "user without a name"),
+        ({1.0: ["fig"], float("nan"): ["fig"]}, "user without a name"),
+        (pd.Series(["fig", "pear"], index=["ann", "bob"]), "history of user 'ann' must be a list"),
+        (pd.Series([["fig"], ["pear"]], index=["ann", "ann"]), "user 'ann' more than once"),
+    ],
+)
+def test_frames_and_mappings_that_are_not_understood(histories, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        read_histories(histories, CATALOGUE)
+    assert "\n" not in str(caught.value)

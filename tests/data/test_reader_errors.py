@@ -20,10 +20,11 @@ GOOD = HEADER + "1,2,3\n"
         (HEADER.encode(), "there are no rows"),
         (
             b"who,item\n1,2\n",
-            r"no column that looks like user; name it with user=\.\.\.; the columns are who, item",
+            r"no column that looks like user; name it with user=\.\.\. \(--user of prepare\.py\); the columns are"
+            " who, item",
         ),
-        (b"user,user_id,item\n1,1,2\n", "user could be user or user_id; say which"),
-        (b"user,item,date,time\n1,1,2,3\n", "time could be date or time; say which"),
+        (b"user,user_id,item\n1,1,2\n", "user could be user or user_id; name it with user="),
+        (b"user,item,date,time\n1,1,2,3\n", "time could be date or time; name it with time="),
         ((GOOD + "1,4\n1,5,6\n").encode(), r"line 3: 2 fields where 3 are expected \('1,4'\)"),
         ((GOOD + "\n1,4,5,6\n").encode(), "line 4: 4 fields where 3 are expected"),
         (b"user,item,note\n1,2,x\n1,3\n", "line 3: 2 fields where 3 are expected"),
@@ -181,3 +182,44 @@ def test_the_row_of_a_fault_counts_over_batches(tmp_path, monkeypatch):
 def test_empty_cells_of_other_columns_are_fine(tmp_path):
     (tmp_path / "log.csv").write_text("user,item,note,last\n1,2,,\n1,3,x,\n\n1,4,,y\n")
     assert read_interactions(tmp_path / "log.csv").item_ids.values.to_list() == [2, 3, 4]
+
+
+def test_a_missing_time_or_a_ragged_row_is_an_error_even_if_ids_may_be_missing(tmp_path):
+    (tmp_path / "log.csv").write_text(HEADER + ",2,3\n1,2,\n")
+    with pytest.raises(ValueError, match="line 3: column time is empty; fill it in or remove the line$"):
+        read_interactions(tmp_path / "log.csv", missing="drop")
+    (tmp_path / "log.csv").write_text(HEADER + ",2,3\n1\n")
+    with pytest.raises(ValueError, match="line 3: 1 fields where 3"):
+        read_interactions(tmp_path / "log.csv", missing="drop")
+    frame = pl.DataFrame({"user": [None, "u", "u"], "item": [1, 2, 3], "time": [None, 3, None]})
+    with pytest.raises(ValueError, match="the frame: column time is null or empty in data row 3"):
+        read_interactions(frame, missing="drop")
+    with pytest.raises(ValueError, match="no rows with a user and an item"):
+        read_interactions(frame.head(1), missing="drop")
+    with pytest.raises(ValueError, match="missing is 'ignore'; choose"):
+        read_interactions(frame, missing="ignore")
+
+
+def test_a_file_without_a_header_line_is_suspected(tmp_path):
+    (tmp_path / "u.data").write_text("196\t242\t3\n186\t302\t3\n")
+    words = (
+        r"if its first line is data, pass has_header=False .*--no-header --user 0.*the columns are 196, 242"
+    )
+    with pytest.raises(ValueError, match=words):
+        read_interactions(tmp_path / "u.data")
+    with pytest.raises(ValueError, match="no column that looks like user; name it with") as caught:
+        read_interactions(tmp_path / "u.data", has_header=False)
+    assert "first line" not in str(caught.value)
+
+
+def test_frames_where_they_are_not_understood():
+    frame = pl.DataFrame({"user": [1], "item": [2]})
+    for read, given in (
+        (read_items, frame),
+        (read_sequences, frame.lazy()),
+        (read_interactions, [frame, frame]),
+    ):
+        with pytest.raises(ValueError, match="Frame stands where files are expected; .* polars.concat"):
+            read(given)
+    with pytest.raises(ValueError, match="the frame has no column that looks like item"):
+        read_interactions(frame.drop("item"))

@@ -1,9 +1,11 @@
 """Readers: round trips through every format against a plain-Python reading, guesses and options."""
 
 import gzip
+import uuid
 import warnings
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -156,6 +158,7 @@ def test_whole_floats_are_integers_and_others_text(tmp_path):
         (["1970-01-02", "1970-01-01", "1970-01-01T12:00:00Z"], [0, 43200, 86400]),
         (["1970-01-01 00:00:02.5", "1970-01-01 00:00:01", "1970-01-01 00:00"], [0.0, 1.0, 2.5]),
         (["1970/01/01 02:00", "1970-01-01T02:00:00+01:00", "1970/01/01"], [0, 3600, 7200]),
+        (["1970-01-01 00:00:03 UTC", "1970-01-01 00:00:01 UTC", "1970-01-01 00:00:02.000 UTC"], [1, 2, 3]),
     ],
 )
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
@@ -288,3 +291,70 @@ def test_metadata_is_aligned_by_external_id(tmp_path):
     text_log = Interactions.from_sequences([["1", "x"]]).with_metadata(items)
     assert text_log.metadata.titles.to_list() == ["One", None]
     assert log.with_metadata(None).metadata is None
+
+
+EVENTS = {"userId": ["u", "v", "u"], "itemId": [7, 8, 9], "ts": [2, 5, 1], "stars": [5.0, 5.0, 1.0]}
+FRAMES = pytest.mark.parametrize(
+    "frame", [pl.DataFrame, pl.LazyFrame, pd.DataFrame], ids=["polars", "lazy", "pandas"]
+)
+
+
+@FRAMES
+def test_frames_read_as_files_do(frame):
+    log = read_interactions(frame(EVENTS))
+    assert histories(log) == [("u", [9, 7], [1, 2]), ("v", [8], [5])]
+    assert log.name == "frame"
+    other = read_interactions(frame(EVENTS), item="ts", time=False, min_rating=2, name="mine")
+    assert histories(other) == [("u", [2], None), ("v", [5], None)]
+    assert other.name == "mine"
+    with pytest.warns(UserWarning, match="frame: 1 of 2 rows repeat") as caught:
+        read_interactions(frame({"user": [1, 1], "item": [2, 2]}))
+    assert caught[0].filename == __file__
+
+
+def test_what_only_pandas_frames_have():
+    days = pd.to_datetime(["1970-01-03", "1970-01-02"])
+    for times in (days, days.tz_localize("UTC"), days.strftime("%Y-%m-%d")):
+        frame = pd.DataFrame(
+            {"user": [1, 1], "item": ["a", "b"], "date": times, 3: [{1}, None]}, index=[5, 5]
+        )
+        assert histories(read_interactions(frame)) == [(1, ["b", "a"], [86400, 2 * 86400])]
+    unnamed = pd.DataFrame([[1, 2], [1, 3]])
+    assert histories(read_interactions(unnamed, user=0, item=1)) == [(1, [2, 3], None)]
+    key = uuid.UUID(int=5)
+    assert read_interactions(pd.DataFrame({"user": [key], "item": [1]})).users.values.to_list() == [str(key)]
+    gap = pd.DataFrame({"user": [1, None, 2], "item": pd.Series([3, 4, None], dtype="Int64")})
+    assert histories(read_interactions(gap, missing="drop")) == [(1, [3], None)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("rows", [2, 1000])
+def test_rows_without_a_user_or_an_item_are_left_out_on_demand(tmp_path, kind, rows, monkeypatch, caplog):
+    users = [None, None, "1", None, "2", "1"]
+    items = ["5", "6", "7", None, None, "8"]
+    times = ["4", None, "3", None, "2", "1"]
+    path = tmp_path / f"log.{kind}"
+    write(path, pl.DataFrame({"user": users, "item": items, "time": times}))
+    with pytest.raises(
+        ValueError, match=r"column user is .*missing='drop' \(--missing drop of prepare\.py\)"
+    ):
+        read_interactions(path)
+    monkeypatch.setattr(tables.Table.batches, "__defaults__", (rows,))
+    with caplog.at_level("INFO"):
+        assert histories(read_interactions(path, missing="drop")) == [(1, [8, 7], [1, 3])]
+    assert "rows without a user or an item left out" in caplog.text
+
+
+def test_a_gap_in_a_float_column_is_a_missing_id(tmp_path):
+    write(tmp_path / "a.parquet", pl.DataFrame({"user": [1.0, float("nan"), 2.0], "item": [3.0, 4.0, 5.0]}))
+    with pytest.raises(ValueError, match="column user is null or empty in data row 2"):
+        read_interactions(tmp_path / "a.parquet")
+    log = read_interactions(tmp_path / "a.parquet", missing="drop")
+    assert histories(log) == [(1, [3], None), (2, [5], None)]
+    assert log.users.dtype == pl.Int64
+
+
+def test_a_batch_without_a_row_left_says_nothing_about_the_times(tmp_path, monkeypatch):
+    (tmp_path / "log.csv").write_text("user,item,time,rating\n1,1,1970-01-02,1\n1,2,1970-01-02,5\n")
+    monkeypatch.setattr(tables.Table.batches, "__defaults__", (1,))
+    assert read_interactions(tmp_path / "log.csv", min_rating=3).times.tolist() == [86400]

@@ -103,3 +103,27 @@ def test_another_folder_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     told = run_here("prepare.py", "--data", tmp_path / "a.csv", "--out", tmp_path / "mine", capsys=capsys)
     assert_one_sentence(told, str(tmp_path / "mine"), "not a saved log")
+
+
+def test_a_file_without_a_header_in_another_tongue(prepare, tmp_path):
+    (tmp_path / "a.txt").write_text("02.01.1970;8;ann\n01.01.1970;9;ann\n01.01.1970;;bob\n")
+    places = ("--no-header", "--user", 2, "--item", 1, "--time", 0)
+    log, _ = prepare(
+        tmp_path / "a.txt", *places, "--separator", ";", "--time-format", "%d.%m.%Y", "--missing", "drop"
+    )
+    assert log.users.values.to_list() == ["ann"]
+    assert log.item_ids.values.to_list() == [9, 8]
+    assert log.times.tolist() == [0, 86400]
+    (tmp_path / "a.txt").write_text("ann 1\t5\n")
+    log, _ = prepare(tmp_path / "a.txt", "--no-header", "--user", 0, "--item", 1, "--separator", "\\t")
+    assert log.users.values.to_list() == ["ann 1"]
+
+
+def test_flags_for_what_messages_advise(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("196,242\n")
+    told = run_here("prepare.py", "--data", tmp_path / "a.csv", "--out", tmp_path / "log", capsys=capsys)
+    assert_one_sentence(told, "--no-header --user 0 --item 1")
+    told = run_here(
+        "prepare.py", "--data", "movielens-1m", "--out", tmp_path / "log", "--no-header", capsys=capsys
+    )
+    assert_one_sentence(told, "--no-header has no effect on the public data set movielens-1m")
