@@ -186,7 +186,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
 }
 
 
-def preset(name: str, settings: Mapping[str, Any] | None = None, /, **sections: Any) -> Config:
+def preset(name: str, settings: Mapping[str, Any] | None = None, **sections: Any) -> Config:
     """The config of a preset, with some settings or whole sections of your own.
 
     ``preset("sasrec", {"train.epochs": 5, "model.width": 64}, seed=1)``. A section given as an object takes nothing
