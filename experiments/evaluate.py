@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     if arguments.data:
         source = dataclasses.replace(source, source=arguments.data)
     with DownloadBar(console, source.source) as bar:
-        split = processes.main_first(lambda: load_again(source, run.workdir, bar))
+        split = processes.main_first(lambda: load_again(source, run, bar))
     part, exclude_seen = arguments.split, arguments.exclude_seen
     name = run.workdir.name
     result = run.evaluate(part, exclude_seen=exclude_seen, split=split, num_samples=arguments.num_samples)
@@ -101,13 +101,15 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def load_again(source: DataConfig, workdir: Path, bar: DownloadBar) -> Split:
-    """The data of a run; one that is not found says where the path comes from."""
+def load_again(source: DataConfig, run: jaxrec.Run, bar: DownloadBar) -> Split:
+    """The data of a run; where its training's path leads nowhere, the error says whose path it is."""
     try:
         return load_split(source, progress=bar)
     except FileNotFoundError as error:
+        if source != run.config.data:
+            raise
         raise FileNotFoundError(
-            f"{error}: the run {workdir} was trained on it, so type this where that was, or give --data"
+            f"{error}: the run {run.workdir} was trained on it, so type this where that was, or give --data"
         ) from error
 
 

@@ -21,6 +21,7 @@ from jaxrec.data.histories import known_items
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.readers import read_items
 from jaxrec.data.source import DataConfig, read_log
+from jaxrec.data.tables import open_table
 from jaxrec.distributed import DistributedConfig
 
 
@@ -116,14 +117,20 @@ def main(argv: list[str]) -> int:
 
 def read_histories(trained_on: DataConfig, arguments: RecommendArguments) -> Interactions:
     """The log of histories; columns that no flag names are those of the training data, if the file has them."""
-    given = {name: getattr(arguments, name) for name in ("user", "item", "time")}
-    source = dataclasses.replace(trained_on, source=arguments.histories, items="")
-    if not any(given.values()) and any((trained_on.user, trained_on.item, trained_on.time)):
-        try:
-            return read_log(source)
-        except ValueError:  # other columns than the training data's: guessed
-            pass
-    return read_log(dataclasses.replace(source, **given))
+    there = column_names(Path(arguments.histories))
+    columns = {}
+    for role in ("user", "item", "time"):
+        former = getattr(trained_on, role)
+        columns[role] = getattr(arguments, role) or (former if former in there else "")
+    return read_log(dataclasses.replace(trained_on, source=arguments.histories, items="", **columns))
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a file of events; none of a folder, of sequences, or where there is no file."""
+    sequences = path.name.removesuffix(".gz").endswith(".seq.txt")
+    if sequences or not path.is_file():
+        return []
+    return open_table(path, None, '"', has_header=True).names
 
 
 def lists_by_portion(

@@ -57,7 +57,7 @@ def reporters(console: Console, workdir: Path) -> list[Reporter]:
 
 def describe_split(split: Split) -> str:
     """A split in one line."""
-    log, untrained = split.interactions, split.summary()["test_targets_never_trained"]
+    log, untrained = split.interactions, split.never_trained("test")
     warning = f", {untrained:,} of them items that never occur in training" if untrained else ""
     return (
         f"{log.name}: {log.num_users:,} users, {log.num_items:,} items,"

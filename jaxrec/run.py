@@ -132,7 +132,7 @@ class Run:
         card = ProtocolCard(
             **self.data, part=part, exclude_seen=exclude_seen, seed=self.config.seed, num_samples=num_samples
         )
-        never_trained = {"targets_never_trained": split.never_trained(part)}
+        never_trained = {"targets_never_trained": split.never_trained(part, self.item_counts)}
         result = {**as_dict(evaluation), **never_trained, "protocol": card.as_dict()}
         if save and self.workdir is not None:
             with artifact.writing(self.workdir):

@@ -10,10 +10,11 @@ import polars as pl
 
 from jaxrec.data.columns import choose_column
 from jaxrec.data.encoding import TimeEncoder
+from jaxrec.data.frames import Frame, frame_names, is_frame, lazy_frame
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.items import ItemMetadata
-from jaxrec.data.tables import Frame, empty_as_null, frame_names, is_frame, lazy_frame
+from jaxrec.data.tables import empty_as_null
 
 OnUnknown = Literal["ignore", "warn", "raise"]
 NAMED_AT_MOST = 5

@@ -12,19 +12,11 @@ import polars as pl
 from jaxrec.data import grouping
 from jaxrec.data.columns import choose_column
 from jaxrec.data.encoding import IdEncoder, TimeEncoder, number_by_appearance
+from jaxrec.data.frames import Frame, is_frame
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.items import ItemMetadata
-from jaxrec.data.tables import (
-    Frame,
-    Paths,
-    Table,
-    find_paths,
-    format_suffix,
-    is_frame,
-    open_frame,
-    open_table,
-)
+from jaxrec.data.tables import Paths, Table, find_paths, format_suffix, open_frame, open_table
 
 Column = str | int | None
 Duplicates = Literal["warn", "keep", "first", "last"]

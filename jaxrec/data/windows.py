@@ -189,9 +189,8 @@ def cut_windows(
     """
     pass_seed = combine(seed, 2, bucket_number, passes, xp=xp)
     rows = permute(places, bucket.num_rows, pass_seed, xp).astype(bucket.first_row.dtype)
-    unrolled = (
-        {} if xp is np else {"method": "scan_unrolled"}
-    )  # a loop of tiny steps would cost an accelerator more
+    # On an accelerator, a loop of tiny steps would cost more than the steps.
+    unrolled = {} if xp is np else {"method": "scan_unrolled"}
     users = xp.searchsorted(bucket.first_row, rows, side="right", **unrolled) - 1
     number = rows - bucket.first_row[users]
     available = num_targets[users]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -120,6 +121,17 @@ def test_columns_can_be_named_and_a_prepared_folder_read(fitted, recommend, tmp_
     from_folder = read(recommend("b.csv", "--histories", tmp_path / "log"))
     assert by_name.rows() == from_folder.rows()
     assert by_name["user_id"].n_unique() == 60
+
+
+def test_columns_are_those_of_the_training_data_where_the_file_has_them(fitted, recommend, tmp_path):
+    run = shutil.copytree(fitted / "run", tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["data"] |= {"user": "customer", "item": "product", "time": "when"}
+    (run / "config.json").write_text(json.dumps(config))
+    same = read(recommend("a.csv", "--workdir", run, "--histories", fitted / "events.parquet"))
+    assert same["user_id"].n_unique() == 60
+    guessed = read(recommend("b.csv", "--workdir", run))  # user_id, item_id, time
+    assert guessed.rows() == read(recommend("c.csv")).rows()
 
 
 def test_in_a_process_of_its_own(fitted, tmp_path):
