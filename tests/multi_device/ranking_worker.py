@@ -17,6 +17,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 import jax
 import jax.numpy as jnp
 import numpy as np
+from drawn import drawn_params
 from jax.sharding import Mesh
 
 import jaxrec
@@ -71,9 +72,9 @@ class BagRecommender:
     stochastic: bool = False
     target_positions: str = "all"
 
-    def init(self, key):
-        table = jax.random.randint(key, (table_rows(self.num_items), 3), -1, 2).astype(jnp.float32)
-        return {"item_embedding": {"table": table}}
+    def params(self):
+        table = np.random.default_rng(0).integers(-1, 2, (table_rows(self.num_items), 3)).astype(np.float32)
+        return {"item_embedding": {"table": jnp.asarray(table)}}
 
     def query(self, params, items, key):
         return jnp.sum(jnp.where(items[..., None] > 0, self.items(params)[items], 0.0), axis=1)
@@ -83,19 +84,19 @@ class BagRecommender:
 
 
 def models() -> dict:
-    """Recommenders with their parameters; embeddings are scaled up, so that scores lie well apart."""
-    made = {
-        "bag": BagRecommender(),
+    """Recommenders with their parameters; those drawn are large, so that scores lie well apart."""
+    bag, popularity = BagRecommender(), PopularityRecommender(NUM_ITEMS)
+    counts = np.random.default_rng(3).integers(0, 9, NUM_ITEMS + 1)
+    trained = {
         "sasrec": EncoderRecommender(**SIZES),
         "d-genatt": EncoderRecommender(**SIZES, attention=DiffusionAttention()),
         "diffurec": DiffuRecRecommender(**SIZES, num_inference_steps=3),
     }
-    with_params = {name: (model, jax.jit(model.init)(jax.random.key(0))) for name, model in made.items()}
-    for name in ("sasrec", "d-genatt"):
-        with_params[name][1]["item_embedding"]["table"] *= 30
-    popularity = PopularityRecommender(NUM_ITEMS)
-    counts = np.random.default_rng(3).integers(0, 9, NUM_ITEMS + 1)
-    return with_params | {"popularity": (popularity, popularity.counts_to_params(counts))}
+    return {
+        "bag": (bag, bag.params()),
+        **{name: (model, jax.device_put(drawn_params(model))) for name, model in trained.items()},
+        "popularity": (popularity, popularity.counts_to_params(counts)),
+    }
 
 
 def make_log() -> tuple[np.ndarray, Rows]:
@@ -161,12 +162,14 @@ def model_lists(name, model, params, histories, whole) -> dict[str, np.ndarray]:
 
 
 def evaluations(name, model, params, log_items, rows) -> dict[str, np.ndarray]:
-    """All that ``evaluate`` gives, on each mesh; the batches of 20 become 24 on 8 devices."""
+    """All that ``evaluate`` gives, on each mesh: of the bag in batches of 20, which become 24 on 8 devices."""
     counts = np.bincount(log_items, minlength=NUM_ITEMS + 1)
     category_rows = np.random.default_rng(2).integers(0, 6, (NUM_ITEMS + 1, 2)).astype(np.int32)
-    facts = {"item_counts": counts, "categories": CategoryTable(category_rows, 5), "batch_size": 20}
-    ways = {"": (("1x8",) if name == "diffurec" else ("8x1", "2x4", "1x8"), facts)}
+    facts = {"item_counts": counts, "categories": CategoryTable(category_rows, 5)}
+    ways = {"": (("8x1", "2x4", "1x8") if name == "sasrec" else ("1x8",), facts)}
     if name == "bag":
+        facts["batch_size"] = 20
+        ways[""] = (("8x1", "2x4", "1x8"), facts)
         ways |= {
             " chunks": (("2x4", "1x5"), {**facts, "chunk": 20, "exclude_seen": False}),
             " ranks": (("1x8",), {"with_lists": False}),
