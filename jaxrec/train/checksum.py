@@ -17,20 +17,16 @@ def checksum(tree: Any) -> int:
     so one changed word changes the sum, and the order of adding, which the spreading decides, does not. All
     processes call it.
     """
-    sums = jax.tree.map(int, jax.device_get(_sums(tree)))
+    sums = jax.device_get([_sum(leaf) for leaf in jax.tree.leaves(tree)])
     result = 0
-    for value in sums:
+    for value in map(int, sums):
         result = (result * 0x01000193 + value) % 2**32
     return result
 
 
 @jax.jit
-def _sums(tree: Any) -> list[Array]:
-    return [_sum(leaf) for leaf in jax.tree.leaves(tree)]
-
-
 def _sum(leaf: Array) -> Array:
-    """The sum of the mixed words of one array, a uint32 scalar."""
+    """The sum of the mixed words of one array, a uint32 scalar; compiled once a shape, of which a state has few."""
     if leaf.dtype == jnp.bool_:
         leaf = leaf.astype(jnp.uint8)
     width = min(np.dtype(leaf.dtype).itemsize, 4)  # wider elements become several words
