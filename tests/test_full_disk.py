@@ -73,7 +73,7 @@ def wait_for_last_writes(folder: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def leave_no_writes_behind():
     """What nobody waits for any more is collected here, where its complaints are expected, not in a later test."""
     yield
@@ -92,6 +92,7 @@ def whole(split):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("leave_no_writes_behind")
 @pytest.mark.parametrize("evaluation", [2, 4])
 def test_training_ends_with_one_sentence_and_goes_on_when_there_is_space(split, whole, tmp_path, evaluation):
     """Orbax's threads fail; the failure comes out at the next save, or at the end (evaluation 4 is the last)."""
@@ -110,6 +111,7 @@ def test_training_ends_with_one_sentence_and_goes_on_when_there_is_space(split, 
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
 
 
+@pytest.mark.usefixtures("leave_no_writes_behind")
 def test_former_weights_stay_until_the_new_ones_are_whole(tmp_path):
     like = {"a": jnp.zeros((64, 64))}
     save_params(tmp_path / "weights", {"a": jnp.ones((64, 64))})

@@ -12,7 +12,10 @@ from jaxrec.train.logging import Silent
 from jaxrec.train.stopping import stop_signals
 
 DATA = ("--data.simulated-users", "60", "--data.simulated-items", "40")
-SIZE = ("--width", "8", "--max-length", "8", "--epochs", "2", "--set", "all.train.batch_targets=256")
+SIZE = (
+    *("--width", "8", "--max-length", "8", "--epochs", "2"),
+    *("--set", "all.train.batch_targets=256", "--set", "all.model.num_layers=1"),
+)
 MODELS = ("--presets", "sasrec,simple", "--variant", "simple=awrsr")
 SIMPLE = ("--set", "simple.model.attention.mechanism=simple")
 SMALL = (*DATA, *SIZE, *MODELS, *SIMPLE, "--no-cache")
@@ -142,7 +145,7 @@ def test_a_signal_before_the_loop_listens_reaches_it_once():
 @pytest.mark.slow
 def test_a_directory_of_another_model_is_refused(content, folder, capsys):
     changed = compare(
-        folder, "--seeds", "0", "--set", "sasrec.model.num_layers=1", "--timing-rounds", "0", capsys=capsys
+        folder, "--seeds", "0", "--set", "sasrec.model.num_layers=2", "--timing-rounds", "0", capsys=capsys
     )
     assert_one_sentence(changed, "sasrec-seed0", "model.num_layers", "choose another workdir")
 
