@@ -104,8 +104,9 @@ def assert_close(found, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stepped", [MODELS["remat"]], ids=["remat"], indirect=True)
 def test_a_step_on_parts_in_turn_is_the_step_on_the_whole(stepped):
-    """Loss, gradient norm and parameters."""
+    """Loss, gradient norm and parameters; the other models take parts in turn on several devices, below."""
     model, arguments, expected = stepped
     step = make_train_step(model, SGD, parts_wanted=lambda batch: 4)
     assert_close(jax.jit(step)(*arguments), expected)
