@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxrec.batch import row_keys
 from jaxrec.recommender import table_rows
+from jaxrec.typing import Params
 
 
 def make_log(lengths):
@@ -46,6 +47,13 @@ class BagRecommender:
         return params
 
 
+def drawn_params(model, scale: float = 0.3) -> Params:
+    """Parameters where any will do: normal numbers of one scale, by numpy, so that no program makes them."""
+    generator = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: generator.normal(0.0, scale, leaf.shape).astype(leaf.dtype), shapes)
+
+
 def results_of(worker: Path, what: str, folder: Path) -> dict[str, np.ndarray]:
     """The arrays that ``worker what FILE.npz`` writes in a process of its own, without a warning."""
     path = folder / f"{what}.npz"
@@ -71,4 +79,4 @@ def assert_arrays_equal(results: dict[str, np.ndarray], expected: dict[str, np.n
         np.testing.assert_allclose(results[name], value, err_msg=name, **tolerance)
 
 
-__all__ = ["BagRecommender", "assert_arrays_equal", "below", "make_log", "results_of"]
+__all__ = ["BagRecommender", "assert_arrays_equal", "below", "drawn_params", "make_log", "results_of"]

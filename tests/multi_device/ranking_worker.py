@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from drawn import drawn_params
+from helpers import drawn_params
 from jax.sharding import Mesh
 
 import jaxrec
@@ -245,7 +246,7 @@ def use_run(folder: Path) -> dict[str, np.ndarray]:
         parallel=ParallelConfig(model_devices=2),
     )
     model = dataclasses.replace(config.model, num_items=150)
-    params = jax.jit(model.init)(jax.random.key(1))
+    params = drawn_params(model)
     counts, card = split.train_item_counts(), artifact.data_card(split)
     run = jaxrec.Run(config, model, params, artifact.catalogue_of(split.interactions), counts, card, split)
     assert dict(run.mesh.shape) == {"data": 4, "model": 2}

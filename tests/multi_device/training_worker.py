@@ -9,13 +9,15 @@ import dataclasses
 import os
 import sys
 import tempfile
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from drawn import drawn_params
+from helpers import drawn_params
 from jax.sharding import PartitionSpec
 
 from jaxrec.data.windows import plan_windows
