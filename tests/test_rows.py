@@ -112,7 +112,9 @@ def test_a_step_on_parts_in_turn_is_the_step_on_the_whole(stepped):
     """Loss, gradient norm and parameters; the other models take parts in turn on several devices, below."""
     model, arguments, expected = stepped
     step = make_train_step(model, SGD, parts_wanted=lambda batch: 4)
-    assert_close(jax.jit(step)(*arguments), expected)
+    state, metrics = jax.jit(step)(*arguments)
+    assert_close((state, metrics), expected)
+    assert int(state.step) == 1
 
 
 @pytest.mark.slow
