@@ -26,34 +26,70 @@ from jaxrec.sharding import available_mesh, users_at_once
 NEEDS: tuple[str, ...] = ("polars", "grain", "orbax")
 DETAILS: tuple[str, ...] = ()
 PROGRAMS = Path(__file__).parent / "peer_libraries"
-NAMES = {"rectools": "RecTools", "recbole": "RecBole"}
-INSTALL = {"rectools": "rectools[torch]", "recbole": "recbole"}
-WITH_IDS, OWN_IDS = ("rectools",), ", own ids"
-"""Libraries whose lists take and give the caller's ids, as ``Run.recommend`` does; the others, arrays of numbers."""
-
+OWN_IDS = ", own ids"
 K = 10
 
 
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """A library, or the code beside a paper, with a SASRec of its own.
+
+    Attributes:
+      name: as it calls itself.
+      distribution: the installed package whose version stands in the records.
+      install: how a person gets it.
+      own_ids: whether its lists take and give the caller's ids, as ``Run.recommend`` does, or numbers.
+      prefixes: whether it trains on each prefix by itself, or on whole windows.
+      loss: that it trains with, by its name in ``jaxrec.losses``; ours is the same.
+    """
+
+    name: str
+    distribution: str
+    install: str
+    own_ids: bool = False
+    prefixes: bool = False
+    loss: str = "softmax"
+
+
+PEERS: dict[str, Peer] = {
+    "rectools": Peer(
+        "RecTools", "rectools", "pip install 'rectools[torch]' into an environment", own_ids=True
+    ),
+    "recbole": Peer("RecBole", "recbole", "pip install 'recbole' into an environment", prefixes=True),
+    "gsasrec": Peer(
+        "gSASRec on torch",
+        "torch",
+        "git clone https://github.com/asash/gSASRec-pytorch, give the folder with --gsasrec-folder, pip install"
+        " 'torch' into an environment",
+        loss="generalized_binary",
+    ),
+}
+LOSS_NAMES = {"softmax": "full softmax", "generalized_binary": "gBCE, 256 negatives"}
+
+
 def cases(settings: Settings) -> list[dict[str, Any]]:
-    """One a library; the model is SASRec, its full softmax and float32."""
-    return [{"library": library, "preset": "sasrec", "dtype": "float32"} for library in settings.peers]
+    """One a library; the model is SASRec in float32, with the full softmax unless the peer has another loss."""
+    return [
+        {"library": library, "preset": "sasrec", "dtype": "float32"}
+        | ({"loss": PEERS[library].loss} if PEERS[library].loss != "softmax" else {})
+        for library in settings.peers
+    ]
 
 
 def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
     """Rows for training, bulk and one user, each with both figures and their ratio; ours is measured first.
 
-    A target is a position whose next item is predicted with the full softmax. RecTools trains on the newest
-    window of each user, RecBole on every prefix by itself, jaxrec on all positions of all windows. jaxrec's
+    A target is a position whose next item is predicted. RecTools and gSASRec train on the newest window of each
+    user, RecBole on every prefix by itself, jaxrec on all positions of all windows. jaxrec's
     first epoch, which compiles, is not counted; a peer's is. Lists of a library that takes and gives the
     caller's ids are set beside ours under own ids. A peer's bulk is timed once, after its training.
     """
     python = os.path.abspath(settings.peers_python) if settings.peers_python else sys.executable
-    version = installed_version(python, case["library"])
-    if version is None:
-        reason = (
-            f"{case['library']} is not installed for {'this' if python == sys.executable else 'that'} Python; pip"
-            f" install '{INSTALL[case['library']]}' into an environment and give it with --peers-python"
-        )
+    peer = PEERS[case["library"]]
+    version = installed_version(python, peer.distribution)
+    if version is None or (case["library"] == "gsasrec" and not settings.gsasrec_folder):
+        which = "this" if python == sys.executable else "that"
+        reason = f"{case['library']} is not there for {which} Python; {peer.install} and give it with --peers-python"
         yield skipped(case, reason)
         return
     arrays, config = settings.arrays(), settings.config(case)
@@ -66,7 +102,7 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
         return
     sizes = {name: getattr(recommender, name) for name in ("width", "num_layers", "num_heads", "max_length")}
     case = {**case, **arrays.card(), **sizes, "version": theirs["version"]}
-    case["own_ids"] = case["library"] in WITH_IDS
+    case["own_ids"] = peer.own_ids
     epoch = float(np.median(theirs["epoch_seconds"]))
     parts = {
         "training": ("targets_per_second", theirs["epoch_targets"] / epoch, theirs["epoch_seconds"]),
@@ -153,7 +189,7 @@ def measure_theirs(
             "feed_forward": recommender.width * recommender.feed_forward_multiplier,
             "max_length": recommender.max_length,
             "dropout_rate": recommender.dropout_rate,
-            "batch_size": max(rows, 1) if case["library"] == "rectools" else config.train.batch_targets,
+            "batch_size": config.train.batch_targets if PEERS[case["library"]].prefixes else max(rows, 1),
             "epochs": settings.peer_epochs,
             "k": K,
             "bulk_users": settings.bulk_users or arrays.num_users,
@@ -162,6 +198,7 @@ def measure_theirs(
                 config.evaluation.batch_size, available_mesh(config.parallel)
             ).batch_size,
             "device": "cuda" if device == "gpu" else "cpu",
+            "source": os.path.abspath(settings.gsasrec_folder) if case["library"] == "gsasrec" else "",
         }
         done = run(
             [python, str(PROGRAMS / f"{case['library']}_sasrec.py")],
@@ -180,11 +217,11 @@ def measure_theirs(
 
 def describe(case: dict[str, Any], results: dict[str, Any]) -> tuple[str, str]:
     """Both figures and their ratio."""
-    peer = f"{NAMES[case['library']]} {case['version']}"
+    peer = f"{PEERS[case['library']].name} {case['version']}"
     ids = OWN_IDS if case["own_ids"] and case["part"] != "training" else ""
     what = (
         f"SASRec {case['part']}, {case['data']}, D {case['width']}, {case['num_layers']} layers, L"
-        f" {case['max_length']}, full softmax{ids}: jaxrec beside {peer}"
+        f" {case['max_length']}, {LOSS_NAMES[PEERS[case['library']].loss]}{ids}: jaxrec beside {peer}"
     )
     ratio = f"{results['times_as_fast']:.3g}x as fast"
     if case["part"] == "one user":
@@ -197,4 +234,14 @@ def describe(case: dict[str, Any], results: dict[str, Any]) -> tuple[str, str]:
     return what, f"{results[name]:,.0f} {unit}; peer {results[f'peer_{name}']:,.0f} {unit}; {ratio}"
 
 
-__all__ = ["DETAILS", "NEEDS", "cases", "describe", "installed_version", "measure", "measure_ours"]
+__all__ = [
+    "DETAILS",
+    "NEEDS",
+    "PEERS",
+    "Peer",
+    "cases",
+    "describe",
+    "installed_version",
+    "measure",
+    "measure_ours",
+]

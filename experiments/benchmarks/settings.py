@@ -9,6 +9,7 @@ from commands import shown_path
 
 from benchmarks.dataset import Arrays, load_arrays, missing
 from jaxrec.config import Config
+from jaxrec.losses import LOSSES
 from jaxrec.mesh import ParallelConfig
 from jaxrec.nn.attention import DotProduct
 from jaxrec.presets import preset
@@ -52,7 +53,7 @@ MEASURED_BY = (
 )
 """Flags that choose cases and stand in each case."""
 
-ABOUT_THE_RUN = ("json", "again", "debug", "quick", "trace", "peers_python")
+ABOUT_THE_RUN = ("json", "again", "debug", "quick", "trace", "peers_python", "gsasrec_folder")
 """Flags that change no figure (``quick`` only stands for others)."""
 
 
@@ -97,6 +98,7 @@ class Settings:
       softmax_length: their length.
       diffusion_users: that get lists by the reverse process, in the section diffusion.
       peers: other libraries that train SASRec on the same data.
+      gsasrec_folder: a clone of the code beside the gSASRec paper (github.com/asash/gSASRec-pytorch).
       peers_python: interpreter that they are installed for; this one if empty.
       peer_epochs: of a peer; the first one counts.
       peer_users: that get lists, one by one, from a peer; 0 is as many as one_user_repeats.
@@ -136,7 +138,8 @@ class Settings:
     softmax_batch: int = 128
     softmax_length: int = 50
     diffusion_users: int = 2048
-    peers: tuple[Literal["rectools", "recbole"], ...] = ("rectools", "recbole")
+    peers: tuple[Literal["rectools", "recbole", "gsasrec"], ...] = ("rectools", "recbole", "gsasrec")
+    gsasrec_folder: str = ""
     peers_python: str = ""
     peer_epochs: int = 1
     peer_users: int = 0
@@ -184,6 +187,8 @@ class Settings:
         model = _replace_known(config.model, **sizes, dtype=case.get("dtype"))
         if self.fused and isinstance(getattr(model, "attention", None), DotProduct):
             model = dataclasses.replace(model, attention=model.attention.clone(fused=True))
+        if case.get("loss"):
+            model = dataclasses.replace(model, loss_function=LOSSES[case["loss"]]())
         loss = getattr(model, "loss_function", None)
         if loss is not None:
             model = dataclasses.replace(model, loss_function=_replace_known(loss, dtype=case.get("dtype")))

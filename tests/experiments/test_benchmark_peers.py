@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from command_line import EXPERIMENTS, experiment
 
+from jaxrec.losses import GeneralizedBinaryLoss, SoftmaxLoss
+
 experiment("benchmark")
 from benchmarks import peers, report, settings  # noqa: E402
 
@@ -72,13 +74,25 @@ def test_a_peer_that_fails_is_told(quick, tmp_path, monkeypatch):
 
 def test_a_peer_that_is_not_installed_is_told_in_one_line(quick, monkeypatch):
     monkeypatch.setattr(peers, "installed_version", lambda python, library: None)
-    for case, package in zip(peers.cases(quick), ("rectools[torch]", "recbole"), strict=True):
+    ways = ("pip install 'rectools[torch]'", "pip install 'recbole'", "git clone https://")
+    for case, way in zip(peers.cases(quick), ways, strict=True):
         (row,) = peers.measure(quick, case)
-        assert row["skipped"].startswith(
-            f"{case['library']} is not installed for this Python; pip install '{package}'"
-        )
+        assert row["skipped"].startswith(f"{case['library']} is not there for this Python; {way}")
     (row,) = peers.measure(dataclasses.replace(quick, peers_python="other"), peers.cases(quick)[0])
     assert "for that Python" in row["skipped"]
+
+
+def test_a_peer_with_a_loss_of_its_own_gets_ours_with_the_same(quick):
+    rectools, _, gsasrec = peers.cases(quick)
+    assert "loss" not in rectools
+    assert isinstance(quick.config(rectools).model.loss_function, SoftmaxLoss)
+    assert quick.config(gsasrec).model.loss_function == GeneralizedBinaryLoss(num_negatives=256, t=0.75)
+
+
+def test_code_that_is_no_package_needs_its_folder(quick, monkeypatch):
+    monkeypatch.setattr(peers, "installed_version", lambda python, library: "2.9")
+    (row,) = peers.measure(quick, peers.cases(quick)[2])
+    assert "--gsasrec-folder" in row["skipped"]
 
 
 @pytest.mark.slow

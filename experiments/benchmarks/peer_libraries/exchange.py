@@ -34,6 +34,7 @@ class Request:
       single_users: that get lists one by one.
       recommend_batch: users of one dispatch.
       device: ``"cpu"`` or ``"cuda"``.
+      source: folder of code that is no package; empty for packages.
     """
 
     data: str
@@ -51,6 +52,7 @@ class Request:
     single_users: int
     recommend_batch: int
     device: str
+    source: str
 
 
 @dataclasses.dataclass(frozen=True)
