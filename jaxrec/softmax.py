@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxrec.item_table import add_to_owners, first_row, gather_tokens, held_rows, own_tokens
 from jaxrec.packing import Tokens, loop_blocks, pack, read_block, write_block
+from jaxrec.products import multiply_over
 from jaxrec.typing import Array, Dtype
 
 
@@ -45,12 +46,6 @@ class Plan(NamedTuple):
     table_axis: str | None = None
 
 
-def _product(left: Array, right: Array, over: tuple[int, int]) -> Array:
-    """A matrix product over the named axis of each operand, summed in float32."""
-    dimensions = (((over[0],), (over[1],)), ((), ()))
-    return jax.lax.dot_general(left, right, dimensions, preferred_element_type=jnp.float32)
-
-
 def _pack(plan: Plan, query: Array, targets: Array, weights: Array) -> Tokens:
     """The tokens in whole blocks: of all devices that share the table."""
     arrays = (query.astype(plan.dtype), targets, weights)
@@ -61,7 +56,7 @@ def _logits(plan: Plan, query: Array, rows: Array, first: Array | int) -> Array:
     """``[T, R]`` float32 scores of rows ``first`` and following; -inf where a row is no item."""
     ids = first + jnp.arange(rows.shape[0])
     real = (ids >= 1) & (ids <= plan.num_items)
-    return jnp.where(real, _product(query, rows, (1, 1)), -jnp.inf)
+    return jnp.where(real, multiply_over(query, rows, (1, 1)), -jnp.inf)
 
 
 def _target_rows(plan: Plan, tokens: Tokens, table: Array) -> tuple[Array, Array]:
@@ -152,9 +147,9 @@ def _by_tokens(
             # The normaliser is applied to the narrow operands, never to the wide matrix.
             exponentials = exponentials.astype(plan.dtype)
             scale = (read_block(tokens.weights, index, plan.block) / total)[:, None]
-            to_query = _product(exponentials, compute_table, (1, 0)) * scale
+            to_query = multiply_over(exponentials, compute_table, (1, 0)) * scale
             scaled = (part.astype(jnp.float32) * scale).astype(plan.dtype)
-            to_table = _product(exponentials, scaled, (0, 0))
+            to_table = multiply_over(exponentials, scaled, (0, 0))
             gradients = (write_block(gradients[0], to_query, index), gradients[1] + to_table)
         return losses, gradients
 
@@ -232,8 +227,8 @@ def _gradients_by_items(
             probabilities = jnp.exp(logits - read_block(sums, block, plan.block)[:, None]).astype(plan.dtype)
             scale = read_block(coefficients, block, plan.block)[:, None]
             scaled = (part.astype(jnp.float32) * scale).astype(plan.dtype)
-            new = read_block(to_query, block, plan.block) + _product(probabilities, rows, (1, 0)) * scale
-            return write_block(to_query, new, block), to_rows + _product(probabilities, scaled, (0, 0))
+            new = read_block(to_query, block, plan.block) + multiply_over(probabilities, rows, (1, 0)) * scale
+            return write_block(to_query, new, block), to_rows + multiply_over(probabilities, scaled, (0, 0))
 
         start_rows = jax.lax.dynamic_slice_in_dim(to_table, start, plan.chunk)
         to_query, to_rows = loop_blocks(tokens, block_step, (to_query, start_rows))

@@ -17,6 +17,7 @@ from jaxrec.nn.cross_attention import (
 )
 from jaxrec.nn.denoising_parts import Approximator, ReadingBlock
 from jaxrec.nn.dropout import Dropout
+from jaxrec.products import dense, multiply
 from jaxrec.typing import Array, Dtype
 
 
@@ -37,19 +38,22 @@ class FusedSelfAttention(nn.Module):
     def __call__(self, hidden: Array, mask: Array, *, train: bool, last_only: bool = False) -> Array:
         """Maps ``hidden`` ``[B, L, D]`` under ``mask`` ``[B, 1, 1, L]``; ``[B, 1, D]`` with ``last_only``."""
         width = hidden.shape[-1]
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (width, 3 * width)).astype(self.dtype)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (width, 3 * width))
         bias = self.param("bias", nn.initializers.zeros, (3 * width,)).astype(self.dtype)
-        hidden = hidden.astype(self.dtype)
+
+        def project(inputs: Array, columns: slice) -> Array:
+            return multiply(inputs, kernel[:, columns], self.dtype) + bias[columns]
+
         if last_only:
-            queries = hidden[:, -1:] @ kernel[:, :width] + bias[:width]
-            keys, values = jnp.split(hidden @ kernel[:, width:] + bias[width:], 2, axis=-1)
+            queries = project(hidden[:, -1:], slice(width))
+            keys, values = jnp.split(project(hidden, slice(width, None)), 2, axis=-1)
         else:
-            queries, keys, values = jnp.split(hidden @ kernel + bias, 3, axis=-1)
+            queries, keys, values = jnp.split(project(hidden, slice(None)), 3, axis=-1)
         queries, keys, values = (split_heads(part, self.num_heads) for part in (queries, keys, values))
-        queries = queries * jnp.asarray((width // self.num_heads) ** -0.5, self.dtype)
+        queries = queries * jnp.asarray((width // self.num_heads) ** -0.5, queries.dtype)
         dropout = Dropout(self.dropout_rate, deterministic=not train)
         mixed = dot_product_mix(queries, keys, values, mask, dropout)
-        return nn.Dense(width, dtype=self.dtype, name="output")(merge_heads(mixed))
+        return dense(width, dtype=self.dtype, name="output")(merge_heads(mixed))
 
 
 class ApproximatorBlock(ReadingBlock):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jaxrec.batch import PADDING_ID
 from jaxrec.nn.dropout import Dropout
+from jaxrec.products import dense_general
 from jaxrec.typing import Array, Dtype
 
 
@@ -116,8 +117,8 @@ class DotProduct(nn.Module):
         del train
         width = query.shape[-1]
         heads = (self.num_heads, width // self.num_heads)
-        queries = nn.DenseGeneral(heads, dtype=self.dtype, name="query")(query)
-        keys = nn.DenseGeneral(heads, dtype=self.dtype, name="key")(key)
+        queries = dense_general(heads, dtype=self.dtype, name="query")(query)
+        keys = dense_general(heads, dtype=self.dtype, name="key")(key)
         if values is not None:
             return AttentionOutput(None, None, {}, fused_mix(queries, keys, values, mask))
         logits = jnp.einsum("blhc,bmhc->bhlm", queries, keys, preferred_element_type=jnp.float32)
@@ -152,14 +153,14 @@ class MultiHeadAttention(nn.Module):
         chex.assert_is_divisible(width, self.num_heads)
         heads = (self.num_heads, width // self.num_heads)
         provider = self.provider.clone(num_heads=self.num_heads, dtype=self.dtype, name="scores", parent=self)
-        values = nn.DenseGeneral(heads, dtype=self.dtype, name="value")(key)
+        values = dense_general(heads, dtype=self.dtype, name="value")(key)
         output: Any = provider(query, key, mask, train=train, **self._given(values, train=train))
         mixed = output.mixed
         if mixed is None:
             self.sow("intermediates", "attention_weights", output.weights)
-            weights = Dropout(self.dropout_rate, deterministic=not train)(output.weights.astype(self.dtype))
+            weights = Dropout(self.dropout_rate, deterministic=not train)(output.weights.astype(values.dtype))
             mixed = jnp.einsum("bhlm,bmhc->blhc", weights, values)
-        mixed = nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name="output")(mixed)
+        mixed = dense_general(width, axis=(-2, -1), dtype=self.dtype, name="output")(mixed)
         return mixed, output.penalties
 
     def _given(self, values: Array, *, train: bool) -> dict[str, Array]:

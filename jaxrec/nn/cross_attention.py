@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jaxrec.nn.attention import masked_softmax
 from jaxrec.nn.dropout import Dropout
+from jaxrec.products import dense
 from jaxrec.typing import Array, Dtype
 
 CrossAttentionForm = Literal["none", "softmax", "linear"]
@@ -97,9 +98,9 @@ class CrossAttention(nn.Module):
     def setup(self):
         if self.form not in ("softmax", "linear"):
             raise ValueError(f"the cross-attention is {self.form!r}, but must be 'softmax' or 'linear'")
-        self.query = nn.Dense(self.width, dtype=self.dtype)
-        self.key_value = nn.Dense(2 * self.width, dtype=self.dtype)
-        self.output = nn.Dense(self.width, dtype=self.dtype)
+        self.query = dense(self.width, dtype=self.dtype)
+        self.key_value = dense(2 * self.width, dtype=self.dtype)
+        self.output = dense(self.width, dtype=self.dtype)
         self.dropout = Dropout(self.dropout_rate)
 
     def memory(self, history: Array, mask: Array) -> Memory:

@@ -17,6 +17,7 @@ from jaxrec.nn.lags import (
     require_length,
 )
 from jaxrec.nn.prefix import PrefixSummary
+from jaxrec.products import dense, multiply
 from jaxrec.random_bits import row_normal, row_uniform
 from jaxrec.typing import Array, Dtype
 
@@ -53,14 +54,14 @@ class RowDenoiser(nn.Module):
         initializer = nn.initializers.lecun_normal(in_axis=(0, 1), out_axis=2)
         reader = self.param("reader", initializer, shape)[:, -length:].reshape(-1, width)
         table = self.param("steps", nn.initializers.normal(1.0), (self.num_steps, width))
-        flat = noised.reshape(batch_size, num_rows, -1).astype(self.dtype)
+        flat = noised.reshape(batch_size, num_rows, -1)
         step = table[step].reshape(-1, 1, width)
-        hidden = nn.gelu(flat @ reader.astype(self.dtype) + condition + step.astype(self.dtype))
-        hidden = nn.gelu(nn.Dense(width, dtype=self.dtype, name="hidden")(hidden))
+        hidden = nn.gelu(multiply(flat, reader, self.dtype) + condition + step.astype(self.dtype))
+        hidden = nn.gelu(dense(width, dtype=self.dtype, name="hidden")(hidden))
 
         initializer = nn.initializers.lecun_normal(in_axis=0, out_axis=(1, 2))
         writer = self.param("writer", initializer, (width, num_heads, self.max_length))[..., -length:]
-        written = hidden @ writer.reshape(width, -1).astype(self.dtype)
+        written = multiply(hidden, writer.reshape(width, -1), self.dtype)
         return written.reshape(noised.shape).astype(jnp.float32)
 
 

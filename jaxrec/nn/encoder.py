@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxrec.nn.attention import DotProduct, MultiHeadAttention
 from jaxrec.nn.dropout import Dropout
+from jaxrec.products import dense
 from jaxrec.typing import Array, Dtype
 
 Activation = Literal["relu", "gelu", "silu"]
@@ -39,10 +40,10 @@ class FeedForward(nn.Module):
     def __call__(self, hidden: Array, *, train: bool) -> Array:
         """``[..., D]`` to ``[..., D]``."""
         width = hidden.shape[-1]
-        hidden = nn.Dense(self.hidden_width, dtype=self.dtype, name="expand")(hidden)
+        hidden = dense(self.hidden_width, dtype=self.dtype, name="expand")(hidden)
         hidden = ACTIVATIONS[self.activation](hidden)
         hidden = Dropout(self.dropout_rate, deterministic=not train)(hidden)
-        return nn.Dense(width, dtype=self.dtype, name="contract")(hidden)
+        return dense(width, dtype=self.dtype, name="contract")(hidden)
 
 
 class EncoderBlock(nn.Module):

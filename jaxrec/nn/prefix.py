@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrec.products import dense
 from jaxrec.typing import Array, Dtype, PRNGKey
 
 LARGEST_MATRIX = 2**24
@@ -106,7 +107,7 @@ class PrefixSummary(nn.Module):
         decay = nn.sigmoid(self.param("decay_logit", initializer, (self.width,)))
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         items = jnp.where(real[..., None], inputs, jnp.zeros((), inputs.dtype))
-        projected = nn.Dense(3 * self.width, use_bias=False, dtype=self.dtype, name="project")(items)
+        projected = dense(3 * self.width, use_bias=False, dtype=self.dtype, name="project")(items)
 
         decays = jnp.concatenate([decay, jnp.ones_like(decay)])
         sums = linear_recurrence(decays, projected[..., self.width :].astype(jnp.float32))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxrec.nn.attention import AttentionOutput, masked_softmax
 from jaxrec.nn.dropout import Dropout
 from jaxrec.nn.lags import configure
+from jaxrec.products import dense_general
 from jaxrec.typing import Array, Dtype
 
 SMALLEST_VARIANCE = 1e-24
@@ -97,8 +98,8 @@ class WassersteinScores(nn.Module):
         heads = (self.num_heads, query.mean.shape[-1] // self.num_heads)
 
         def project(gaussian: Gaussian, name: str) -> Gaussian:
-            mean = nn.DenseGeneral(heads, dtype=self.dtype, name=f"mean_{name}")(gaussian.mean)
-            covariance = nn.DenseGeneral(heads, dtype=self.dtype, name=f"covariance_{name}")(
+            mean = dense_general(heads, dtype=self.dtype, name=f"mean_{name}")(gaussian.mean)
+            covariance = dense_general(heads, dtype=self.dtype, name=f"covariance_{name}")(
                 gaussian.covariance
             )
             return Gaussian(mean, positive(covariance))
@@ -137,16 +138,16 @@ class DistributionalAttention(nn.Module):
         provider = configure(self.provider, **shared, name="scores", parent=self)
         output = provider(query, key, mask, train=train)
         self.sow("intermediates", "attention_weights", output.weights)
-        weights = Dropout(self.dropout_rate, deterministic=not train)(output.weights.astype(self.dtype))
 
         def mix(weights: Array, values: Array, name: str) -> Array:
             mixed = jnp.einsum("bhrm,bmhc->brhc", weights, values)
-            return nn.DenseGeneral(width, axis=(-2, -1), dtype=self.dtype, name=name)(mixed)
+            return dense_general(width, axis=(-2, -1), dtype=self.dtype, name=name)(mixed)
 
-        means = nn.DenseGeneral(heads, dtype=self.dtype, name="mean_value")(key.mean)
+        means = dense_general(heads, dtype=self.dtype, name="mean_value")(key.mean)
         covariances = positive(
-            nn.DenseGeneral(heads, dtype=self.dtype, name="covariance_value")(key.covariance)
+            dense_general(heads, dtype=self.dtype, name="covariance_value")(key.covariance)
         )
+        weights = Dropout(self.dropout_rate, deterministic=not train)(output.weights.astype(means.dtype))
         mean = mix(weights, means, "mean_output")
         covariance = mix(jnp.square(weights), covariances, "covariance_output")
         return Gaussian(mean, covariance), output.penalties

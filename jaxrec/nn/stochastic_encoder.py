@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxrec.nn.dropout import Dropout
 from jaxrec.nn.embedding import PositionEmbedding
 from jaxrec.nn.stochastic import DistributionalAttention, Gaussian, WassersteinScores, positive
+from jaxrec.products import dense
 from jaxrec.typing import Array, Dtype
 
 
@@ -86,8 +87,8 @@ class DistributionalBlock(nn.Module):
                 return nn.LayerNorm(dtype=self.dtype, name=f"{name}_norm_{stage}")
 
             attended = norm("attention")(dropout(mixed) + residual)
-            expanded = nn.elu(nn.Dense(self.hidden_width, dtype=self.dtype, name=f"{name}_expand")(attended))
-            contracted = nn.Dense(residual.shape[-1], dtype=self.dtype, name=f"{name}_contract")(expanded)
+            expanded = nn.elu(dense(self.hidden_width, dtype=self.dtype, name=f"{name}_expand")(attended))
+            contracted = dense(residual.shape[-1], dtype=self.dtype, name=f"{name}_contract")(expanded)
             return norm("feed_forward")(dropout(contracted) + attended)
 
         mean = stream(mixed.mean, residual.mean, "mean")

@@ -17,6 +17,7 @@ from jaxrec.nn.lags import (
     require_length,
 )
 from jaxrec.nn.prefix import PrefixSummary
+from jaxrec.products import dense, dense_general
 from jaxrec.random_bits import row_normal
 from jaxrec.typing import Array, Dtype
 
@@ -162,7 +163,7 @@ class VaeAttention(nn.Module):
             penalty = jnp.pad(penalty, ((0, 0), (num_rows - 1, 0)))
         penalty = jnp.where(real_rows(mask), penalty, 0.0)
 
-        trunk = nn.Dense(width, dtype=self.dtype, name="trunk")(latent)
+        trunk = dense(width, dtype=self.dtype, name="trunk")(latent)
         if self.form == "global":
             places = self.param("places", nn.initializers.normal(1.0), (max_length, width))
             trunk = trunk + places[max_length - num_rows :].astype(self.dtype)
@@ -174,7 +175,7 @@ class VaeAttention(nn.Module):
 
     def _draw_latent(self, hidden: Array, train: bool) -> tuple[Array, Array]:
         """z ``[B, R, Z]`` float32 and its divergence ``[B, R]`` from ``[B, R, W]``."""
-        parameters = nn.Dense(2 * self.latent_width, dtype=self.dtype, name="posterior")(hidden)
+        parameters = dense(2 * self.latent_width, dtype=self.dtype, name="posterior")(hidden)
         mean, log_variance = jnp.split(parameters.astype(jnp.float32), 2, axis=-1)
         self.sow("intermediates", "latent_mean", mean)
         self.sow("intermediates", "latent_log_variance", log_variance)
@@ -201,9 +202,9 @@ class VaeAttention(nn.Module):
     def _match(self, trunk: Array, key: Array) -> Array:
         """The content term ``[B, H, R, M]`` float32 of the trunk ``[B, R, W]`` and the items ``[B, M, D]``."""
         heads = (self.num_heads, self.content_width)
-        wanted = nn.DenseGeneral(heads, dtype=self.dtype, name="content_query")(trunk)
+        wanted = dense_general(heads, dtype=self.dtype, name="content_query")(trunk)
         # A bias would raise all logits of a row alike.
-        offered = nn.DenseGeneral(heads, use_bias=False, dtype=self.dtype, name="content_key")(key)
+        offered = dense_general(heads, use_bias=False, dtype=self.dtype, name="content_key")(key)
         logits = jnp.einsum("brhc,bmhc->bhrm", wanted, offered, preferred_element_type=jnp.float32)
         return logits / jnp.sqrt(jnp.float32(self.content_width))
 
