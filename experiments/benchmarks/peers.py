@@ -41,6 +41,7 @@ class Peer:
       own_ids: whether its lists take and give the caller's ids, as ``Run.recommend`` does, or numbers.
       prefixes: whether it trains on each prefix by itself, or on whole windows.
       loss: that it trains with, by its name in ``jaxrec.losses``; ours is the same.
+      dtypes: compute types that it can train in; in bfloat16 it is PyTorch's automatic mixed precision.
     """
 
     name: str
@@ -49,13 +50,20 @@ class Peer:
     own_ids: bool = False
     prefixes: bool = False
     loss: str = "softmax"
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
 
 
 PEERS: dict[str, Peer] = {
     "rectools": Peer(
         "RecTools", "rectools", "pip install 'rectools[torch]' into an environment", own_ids=True
     ),
-    "recbole": Peer("RecBole", "recbole", "pip install 'recbole' into an environment", prefixes=True),
+    "recbole": Peer(
+        "RecBole",
+        "recbole",
+        "pip install 'recbole' into an environment",
+        prefixes=True,
+        dtypes=("float32",),
+    ),
     "gsasrec": Peer(
         "gSASRec on torch",
         "torch",
@@ -68,12 +76,13 @@ LOSS_NAMES = {"softmax": "full softmax", "generalized_binary": "gBCE, 256 negati
 
 
 def cases(settings: Settings) -> list[dict[str, Any]]:
-    """One a library; the model is SASRec in float32, with the full softmax unless the peer has another loss."""
-    return [
-        {"library": library, "preset": "sasrec", "dtype": "float32"}
-        | ({"loss": PEERS[library].loss} if PEERS[library].loss != "softmax" else {})
-        for library in settings.peers
-    ]
+    """One a library and compute type; the model is SASRec, with the full softmax unless the peer has another loss."""
+    found = []
+    for library in settings.peers:
+        loss = {} if PEERS[library].loss == "softmax" else {"loss": PEERS[library].loss}
+        types = [dtype for dtype in settings.dtypes if dtype in PEERS[library].dtypes]
+        found += [{"library": library, "preset": "sasrec", "dtype": dtype} | loss for dtype in types]
+    return found
 
 
 def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
@@ -153,7 +162,7 @@ def measure_ours(settings: dict[str, Any], case: dict[str, Any]) -> dict[str, An
     placement = Placement(config.parallel)
     plan = training.plan_of(arrays, recommender, config, placement.num_devices)
     _, found = training.time_loop(known, config, recommender, arrays, plan, placement)
-    lists = recommending.measure(known, {"preset": case["preset"], "dtype": case["dtype"]})
+    lists = recommending.measure(known, {name: case[name] for name in ("preset", "dtype")})
     parts = {row["case"]["part"]: row["results"] for row in lists}
     return {"device": jax.default_backend(), "training": found, **parts}
 
@@ -198,6 +207,7 @@ def measure_theirs(
                 config.evaluation.batch_size, available_mesh(config.parallel)
             ).batch_size,
             "device": "cuda" if device == "gpu" else "cpu",
+            "dtype": case["dtype"],
             "source": os.path.abspath(settings.gsasrec_folder) if case["library"] == "gsasrec" else "",
         }
         done = run(
@@ -218,10 +228,12 @@ def measure_theirs(
 def describe(case: dict[str, Any], results: dict[str, Any]) -> tuple[str, str]:
     """Both figures and their ratio."""
     peer = f"{PEERS[case['library']].name} {case['version']}"
-    ids = OWN_IDS if case["own_ids"] and case["part"] != "training" else ""
+    details = OWN_IDS if case["own_ids"] and case["part"] != "training" else ""
+    if case["dtype"] != "float32":
+        details += f", {case['dtype']}"
     what = (
         f"SASRec {case['part']}, {case['data']}, D {case['width']}, {case['num_layers']} layers, L"
-        f" {case['max_length']}, {LOSS_NAMES[PEERS[case['library']].loss]}{ids}: jaxrec beside {peer}"
+        f" {case['max_length']}, {LOSS_NAMES[PEERS[case['library']].loss]}{details}: jaxrec beside {peer}"
     )
     ratio = f"{results['times_as_fast']:.3g}x as fast"
     if case["part"] == "one user":

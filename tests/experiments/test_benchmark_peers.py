@@ -89,6 +89,18 @@ def test_a_peer_with_a_loss_of_its_own_gets_ours_with_the_same(quick):
     assert quick.config(gsasrec).model.loss_function == GeneralizedBinaryLoss(num_negatives=256, t=0.75)
 
 
+def test_a_compute_type_is_asked_of_those_that_have_it(quick):
+    both = dataclasses.replace(quick, dtypes=("float32", "bfloat16"))
+    found = [(case["library"], case["dtype"]) for case in peers.cases(both)]
+    assert found == [
+        ("rectools", "float32"),
+        ("rectools", "bfloat16"),
+        ("recbole", "float32"),
+        ("gsasrec", "float32"),
+        ("gsasrec", "bfloat16"),
+    ]
+
+
 def test_code_that_is_no_package_needs_its_folder(quick, monkeypatch):
     monkeypatch.setattr(peers, "installed_version", lambda python, library: "2.9")
     (row,) = peers.measure(quick, peers.cases(quick)[2])

@@ -34,6 +34,7 @@ class Request:
       single_users: that get lists one by one.
       recommend_batch: users of one dispatch.
       device: ``"cpu"`` or ``"cuda"``.
+      dtype: ``"float32"``, or ``"bfloat16"`` for automatic mixed precision.
       source: folder of code that is no package; empty for packages.
     """
 
@@ -52,6 +53,7 @@ class Request:
     single_users: int
     recommend_batch: int
     device: str
+    dtype: str
     source: str
 
 

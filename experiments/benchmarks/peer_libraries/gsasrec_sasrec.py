@@ -29,15 +29,18 @@ def write_log(histories: Histories, num_items: int) -> Path:
     return folder
 
 
-def train_epoch(model: torch.nn.Module, loader, loss, optimizer, padding: int, device: str) -> None:
+def train_epoch(
+    model: torch.nn.Module, loader, loss, optimizer, padding: int, device: str, rounded: bool
+) -> None:
     """One pass over all users: gBCE over every position with its own negatives, Adam."""
     model.train()
     for sequences, negatives in loader:
         sequences, negatives = sequences.to(device), negatives.to(device)
         labels = sequences[:, 1:]
-        states, _ = model(sequences[:, :-1])
-        candidates = torch.cat([labels.unsqueeze(-1), negatives[:, 1:]], dim=-1)
-        scores = torch.einsum("bld,blnd->bln", states, model.item_embedding(candidates))
+        with torch.autocast(device, torch.bfloat16, enabled=rounded):
+            states, _ = model(sequences[:, :-1])
+            candidates = torch.cat([labels.unsqueeze(-1), negatives[:, 1:]], dim=-1)
+            scores = torch.einsum("bld,blnd->bln", states, model.item_embedding(candidates))
         truth = torch.zeros_like(scores)
         truth[..., 0] = 1
         known = (labels != padding).float()
@@ -67,9 +70,9 @@ def main() -> None:
     ).to(request.device)
     loader = get_train_dataloader(NAME, request.batch_size, request.max_length, NEGATIVES)
     loss, optimizer = gBCE(num_items - 1, NEGATIVES, CALIBRATION), torch.optim.Adam(model.parameters())
-    padding = num_items + 1
+    padding, rounded = num_items + 1, request.dtype == "bfloat16"
     epochs = [
-        timed(lambda: train_epoch(model, loader, loss, optimizer, padding, request.device))
+        timed(lambda: train_epoch(model, loader, loss, optimizer, padding, request.device, rounded))
         for _ in range(request.epochs)
     ]
     model.eval()
@@ -78,11 +81,13 @@ def main() -> None:
 
     def all_lists() -> None:
         for windows, rated, _ in users:
-            model.get_predictions(windows.to(request.device), request.k, rated)
+            with torch.autocast(request.device, torch.bfloat16, enabled=rounded):
+                model.get_predictions(windows.to(request.device), request.k, rated)
 
     def one_list(user: int) -> None:
         window, rated, _ = users.dataset[user]
-        model.get_predictions(window.unsqueeze(0).to(request.device), request.k, [rated])
+        with torch.autocast(request.device, torch.bfloat16, enabled=rounded):
+            model.get_predictions(window.unsqueeze(0).to(request.device), request.k, [rated])
 
     lengths = histories.train_ends - histories.offsets[:-1]
     write_answer(

@@ -36,6 +36,7 @@ def model_of(request: Request) -> SASRecModel:
             min_epochs=request.epochs,
             accelerator="gpu" if request.device == "cuda" else "cpu",
             devices=1,
+            precision="bf16-mixed" if request.dtype == "bfloat16" else "32-true",
             callbacks=[EpochClock()],
             enable_progress_bar=False,
             enable_model_summary=False,
