@@ -131,10 +131,11 @@ class Trainer:
         )
         batch_rows = [bucket.rows_per_batch for bucket in plan.buckets]
         self.progress = Progress(batch_rows=batch_rows)
-        # Only shapes are needed to restore: a fresh state beside the restored one would take its memory twice.
-        restored = checkpoints.restore_latest(
-            placement.state_shapes(recommender, optimizer), self.feed.checkpointable
-        )
+        restored = None
+        if checkpoints.steps():
+            # Only shapes are needed to restore: a fresh state beside the restored one would take its memory twice.
+            shapes = placement.state_shapes(recommender, optimizer)
+            restored = checkpoints.restore_latest(shapes, self.feed.checkpointable)
         if restored is None:
             self.state: TrainState = placement.create_state(recommender, optimizer, init_key)
         else:
