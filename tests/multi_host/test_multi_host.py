@@ -123,7 +123,8 @@ def train(
 
 def calls_of(out: str) -> int:
     """The last step that a worker has printed."""
-    steps = [line.split()[1] for line in out.splitlines() if line.startswith("step ")]
+    whole = out[: out.rfind("\n") + 1]  # the last line may be half written
+    steps = [line.split()[1] for line in whole.splitlines() if line.startswith("step ")]
     return int(steps[-1]) if steps else 0
 
 
