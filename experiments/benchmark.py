@@ -44,6 +44,7 @@ def main(argv: list[str]) -> int:
         failures += sum("failed" in record for record in records)
         print_section(console, section, records)
     if report.path is not None:
+        report.write()  # also where all was measured before
         paths = draw_plots(report.content, report.path.with_suffix(""))
         console.print(
             f"written to {escape(str(report.path))}, and as tables to the .md beside it"

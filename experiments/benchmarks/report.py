@@ -70,6 +70,10 @@ class Report:
         for record in kept:
             record.setdefault("command", self.content["command"])
         self.content["command"] = COMMANDS.join(commands)
+        self.write()
+
+    def write(self) -> None:
+        """Writes the records, and tables of them beside; a report without a path is kept in memory."""
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
