@@ -24,19 +24,12 @@ SHORTER = {
         "epochs=7": "epochs=1",
         "evaluate_every=7": "evaluate_every=1",
         '"num_layers": 2': '"num_layers": 1',
-        # STOSA and AWRSR are built and not trained; their maps are captured in nn/test_attention_analysis.py.
-        "for name, model in models.items()}": 'for name, model in models.items() if name not in ("STOSA", "AWRSR")}',
-        "plt.subplots(2, 5,": "plt.subplots(1, 3, squeeze=False,",
+        "plt.subplots(2, 5,": "plt.subplots(1, 5, squeeze=False,",
         "for layer in range(2)": "for layer in range(1)",
         "num_steps=250": "num_steps=10",
         "for channels in (1, 2, 4)": "for channels in (2,)",
         "for c in (1, 2, 4)": "for c in (2,)",
         "loglog([1, 2, 4], course": "loglog([2], course",
-        # These are fitted in test_attention_fitting.py.
-        '"additive (AWRSR)": Refined(),': "",
-        '"V-GenAtt, Z = C": VaeAttention(latent_width=channels),': "",
-        '"D-GenAtt": DiffusionAttention(),': "",
-        "plt.subplots(2, 6,": "plt.subplots(2, 3,",
     },
     "03_diffusion": {
         "num_users=600": "num_users=240",

@@ -31,7 +31,7 @@ def run(tmp_path_factory, split):
 
 @pytest.mark.slow
 def test_rows_are_the_runs_evaluations(run, split, tmp_path, capsys):
-    flags = ("--steps", "4,32", "--samples", "2", "--samplers", "ddpm,ddim", "--uncertainties", "0.5,0")
+    flags = ("--steps", "4,32", "--samples", "1,2", "--samplers", "ddpm,ddim", "--uncertainties", "0.5,0")
     outcome = run_here(
         "sampling.py", "--workdir", run.workdir, *flags, "--record", tmp_path, "--no-cache", capsys=capsys
     )
@@ -40,13 +40,17 @@ def test_rows_are_the_runs_evaluations(run, split, tmp_path, capsys):
     assert path.name.startswith("sampling-simulated-40-items-seed-0-")
     assert path.name.endswith("-diffurec-small.json")
     content = json.loads(path.read_text())
-    rows = {(row["sampler"], row["uncertainty"], row["steps"]): row for row in content["rows"]}
-    assert len(rows) == len(content["rows"]) == 8
-    assert {row["samples"] for row in content["rows"]} == {2}
-    expected = run.evaluate("validation", num_samples=2, save=False)
-    own = rows["ddpm", 0.5, 32]  # the run's own process
-    assert all(own[name] == expected[name] for name in ("hr@10", "ndcg@10"))
-    assert own["users_per_second"] > 0
+    rows = {
+        (row["sampler"], row["uncertainty"], row["samples"], row["steps"]): row for row in content["rows"]
+    }
+    assert len(rows) == len(content["rows"]) == 16
+    for samples in (1, 2):  # the run's own process
+        expected = run.evaluate("validation", num_samples=samples, save=False)
+        row = rows["ddpm", 0.5, samples, 32]
+        assert {name: row[name] for name in ("hr@10", "ndcg@10")} == {
+            name: expected[name] for name in ("hr@10", "ndcg@10")
+        }
+        assert row["users_per_second"] > 0
     # What is not seen of the target changes nothing: without λ, every process gives the same.
     blind = {row["ndcg@10"] for key, row in rows.items() if key[1] == 0}
     assert len(blind) == 1 < len({row["ndcg@10"] for row in rows.values()})
@@ -58,10 +62,10 @@ def test_rows_are_the_runs_evaluations(run, split, tmp_path, capsys):
         "4",
         "2",
         "0",
-        *(f"{rows['ddim', 0, 4][name]:.4f}" for name in ("hr@10", "ndcg@10")),
+        *(f"{rows['ddim', 0, 2, 4][name]:.4f}" for name in ("hr@10", "ndcg@10")),
     ] in [line[:6] for line in lines]
     table = experiment("readme_tables").table_text("sampling-simulated", tmp_path)
-    assert "| ddpm | 32 | 2 | 0.5 | " in table
+    assert "| ddpm | 32 | 1 | 0.5 | " in table
     assert "python experiments/sampling.py --workdir diffurec-small --steps 4,32" in table
 
 
@@ -95,11 +99,11 @@ def test_a_learned_visibility_has_no_uncertainty(split, tmp_path, capsys):
         train=TrainConfig(epochs=1, batch_targets=64, steps_per_call=1, length_buckets=False),
     )
     run = jaxrec.fit(config, split, tmp_path / "learned")
-    flags = ("--workdir", run.workdir, "--steps", "2", "--samples", "1,2", "--no-timed", "--no-cache")
+    flags = ("--workdir", run.workdir, "--steps", "2", "--no-timed", "--no-cache")
     outcome = run_here("sampling.py", *flags, capsys=capsys)
     assert outcome.code == 0, outcome.err
-    lines = [line.split() for line in outcome.out.splitlines()]
-    assert ["sampler", "steps", "samples", "HR@10", "NDCG@10", "coverage@10"] in lines
-    assert [line[:3] for line in lines if line[:1] == ["ddpm"]] == [["ddpm", "2", "1"], ["ddpm", "2", "2"]]
+    assert ["sampler", "steps", "samples", "HR@10", "NDCG@10", "coverage@10"] in [
+        line.split() for line in outcome.out.splitlines()
+    ]
     refused = run_here("sampling.py", *flags, "--uncertainties", "0.1", capsys=capsys)
     assert_one_sentence(refused, "--uncertainties", "learned")

@@ -21,8 +21,8 @@ def equal(tmp_path_factory):
 @pytest.mark.parametrize(
     ("model", "way"),
     [
-        *((name, way) for name in TRAINED for way in ("2x4", "pmap")),
-        *((name, way) for name in ("sasrec", "diffurec") for way in ("8x1", "8x1-device", "pmap-device")),
+        *((name, way) for name in TRAINED for way in ("2x4", "pmap-device")),
+        *((name, way) for name in ("sasrec", "diffurec") for way in ("8x1", "8x1-device", "pmap")),
         *((name, "1x8") for name in ("binary", "distance")),
         *(("sasrec", way) for way in ("4x2", "1x8", "2x4-device", "1x8-tiles")),
     ],
@@ -30,8 +30,7 @@ def equal(tmp_path_factory):
 def test_equal_to_one_device(equal, model, way):
     """Losses, norms of the gradient, weights and parameters, after six steps of plain SGD.
 
-    By ``jit`` over a mesh of data x model, and by ``pmap``; batches from the host, and cut on the devices (which
-    knows of the model only whether it learns all positions or the last).
+    By ``jit`` over a mesh of data x model, and by ``pmap``; batches from the host, and cut on the devices.
     """
     expected = below(equal, f"{model}/one")
     assert_arrays_equal(below(equal, f"{model}/{way}"), expected, rtol=1e-5, atol=2e-7)
@@ -40,7 +39,7 @@ def test_equal_to_one_device(equal, model, way):
 
 def test_one_of_them_was_clipped(equal):
     """Equal parameters then say that the norm clipped by, too, was that of the whole gradient."""
-    assert (equal["awrsr/one/metrics"][:, 1] > 0.2).all()
+    assert (equal["awrsr/one/metrics"][:, 1] > 0.3).all()
 
 
 @pytest.mark.parametrize("axes", [1, 2])

@@ -6,18 +6,16 @@ model in several layouts, and the counters that devices see; ``training_worker.p
 """
 
 import dataclasses
+import functools
 import os
 import sys
 import tempfile
-from pathlib import Path
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import drawn_params
 from jax.sharding import PartitionSpec
 
 from jaxrec.data.windows import plan_windows
@@ -34,6 +32,7 @@ from jaxrec.train.feed import make_feed
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrec.train.parallel import Placement
 from jaxrec.train.state import TrainState
+from jaxrec.typing import Params
 
 NUM_ITEMS = 200  # a table of 256 rows: of 8 parts, one holds no item
 ROWS, LENGTH, STEPS = 16, 8, 2
@@ -50,7 +49,7 @@ SMALL = {
     "uncertainty": 0.5,  # the presets' 0.001 would hide a wrong draw
 }
 SGD = OptimizerConfig(name="sgd", learning_rate=0.2, warmup_steps=0)  # Adam would hide a wrong scale
-CLIPPED = dataclasses.replace(SGD, clip_norm=0.2)
+CLIPPED = dataclasses.replace(SGD, clip_norm=0.3)
 ADAM = OptimizerConfig(learning_rate=0.01, warmup_steps=0, weight_decay=0.1, decay_embeddings=True)
 LAYOUTS = {
     "one": ParallelConfig(devices=1),
@@ -79,6 +78,12 @@ LOSSES = {
 TILES = small("sasrec", loss_function=SoftmaxLoss(block=16, chunk=24))
 
 
+@functools.cache
+def initial_params(model) -> Params:
+    """On the host, for every layout."""
+    return jax.device_get(jax.jit(model.init)(jax.random.key(0)))
+
+
 class Training:
     """A model in training in one layout."""
 
@@ -100,7 +105,7 @@ class Training:
         assert plan.steps == STEPS
         self.model = model
         self.update = make_optimizer(optimizer, steps_per_epoch=1, total_steps=10)
-        params = drawn_params(model)
+        params = initial_params(model)
         self.state = self.placement.put_state(TrainState(params, self.update.init(params), np.int32(0)))
         self.feed = make_feed(source, items, plan, self.placement)
         self.step = self.placement.compile_step(model, self.update, on_device=self.feed.on_device)
@@ -139,11 +144,9 @@ def named(prefix: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def equal() -> dict[str, np.ndarray]:
     """``model/way/…``; the way ``one`` is what the others are compared with. And ``counters/…``."""
-    runs = [(name, way, model) for name, model in MODELS.items() for way in ("one", "2x4", "pmap")]
+    runs = [(name, way, model) for name, model in MODELS.items() for way in ("one", "2x4", "pmap-device")]
     runs += [
-        (name, way, MODELS[name])
-        for name in ("sasrec", "diffurec")
-        for way in ("8x1", "8x1-device", "pmap-device")
+        (name, way, MODELS[name]) for name in ("sasrec", "diffurec") for way in ("8x1", "8x1-device", "pmap")
     ]
     runs += [(name, way, model) for name, model in LOSSES.items() for way in ("one", "1x8")]
     runs += [("sasrec", way, MODELS["sasrec"]) for way in ("4x2", "1x8", "2x4-device")]
@@ -153,6 +156,8 @@ def equal() -> dict[str, np.ndarray]:
         source = "device" if way.endswith("-device") else "grain"
         optimizer = CLIPPED if name == "awrsr" else SGD
         training = Training(model, way.split("-")[0], source, optimizer)
+        if (name, way) == ("sasrec", "2x4"):  # which draws the parts of the table, too
+            training.start()
         results |= named(f"{name}/{way}", training.run(3).result())
         training.feed.close()
     for sizes, names in (((8,), ("data",)), ((4, 2), ("data", "model"))):
