@@ -48,7 +48,10 @@ def multiply(inputs: Array, kernel: Array, dtype: Dtype) -> Array:
 
 
 def multiply_over(left: Array, right: Array, over: tuple[int, int]) -> Array:
-    """A product of two matrices over the named axis of each, summed in float32."""
+    """A product of two matrices of one type over the named axis (0 or 1) of each, summed in float32.
+
+    ``[N, K]`` and ``[K, M]`` over ``(1, 0)`` give ``[N, M]`` float32; ``[K, N]`` is taken over 0, ``[M, K]`` over 1.
+    """
     if over[0] == 0 and rounds_operands(left.dtype):
         left, over = _turned(left), (1, over[1])
     dimensions = (((over[0],), (over[1],)), ((), ()))

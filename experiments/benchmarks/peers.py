@@ -162,7 +162,7 @@ def measure_ours(settings: dict[str, Any], case: dict[str, Any]) -> dict[str, An
     placement = Placement(config.parallel)
     plan = training.plan_of(arrays, recommender, config, placement.num_devices)
     _, found = training.time_loop(known, config, recommender, arrays, plan, placement)
-    lists = recommending.measure(known, {name: case[name] for name in ("preset", "dtype")})
+    lists = recommending.measure(known, {"preset": case["preset"], "dtype": case["dtype"]})
     parts = {row["case"]["part"]: row["results"] for row in lists}
     return {"device": jax.default_backend(), "training": found, **parts}
 

@@ -128,6 +128,7 @@ def test_an_interpreter_says_what_it_has():
 def test_the_training_part_is_what_both_train_on():
     items = np.arange(1, 11, dtype=np.int32)
     histories = exchange.Histories(items, np.asarray([0, 4, 5, 10]), np.asarray([2, 5, 8]))
+    assert histories.window_targets(2) == 1 + 0 + 2
     users, trained = histories.training()
     assert users.tolist() == [0, 0, 1, 2, 2, 2]
     assert trained.tolist() == [1, 2, 5, 6, 7, 8]

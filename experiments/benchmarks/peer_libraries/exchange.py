@@ -78,6 +78,11 @@ class Histories:
         places = np.arange(lengths.sum()) - first[users] + self.offsets[users]
         return users, self.items[places]
 
+    def window_targets(self, max_length: int) -> int:
+        """Positions with a next item in the newest training window of each user, of at most ``max_length``."""
+        lengths = self.train_ends - self.offsets[:-1]
+        return int(np.minimum(np.maximum(lengths - 1, 0), max_length).sum())
+
 
 def read_request() -> tuple[Request, Histories, Path]:
     """The request of standard input, its data, and where the answer goes."""

@@ -6,7 +6,6 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from exchange import Histories, peak_bytes, read_request, single_times, timed, write_answer
 
@@ -14,7 +13,7 @@ NAME = "log"
 NEGATIVES, CALIBRATION = 256, 0.75
 
 
-def write_log(histories: Histories, num_items: int) -> Path:
+def write_log(histories: Histories, num_items: int) -> None:
     """The training part where its readers look: one user a line; users without events are left out."""
     folder = Path("datasets") / NAME
     (folder / "train").mkdir(parents=True)
@@ -26,7 +25,6 @@ def write_log(histories: Histories, num_items: int) -> Path:
     for part in ("train", "val"):
         (folder / part / "input.txt").write_text("\n".join(lines) + "\n")
     (folder / "val" / "output.txt").write_text("1\n" * len(lines))  # targets are read, and not used here
-    return folder
 
 
 def train_epoch(
@@ -89,12 +87,11 @@ def main() -> None:
         with torch.autocast(request.device, torch.bfloat16, enabled=rounded):
             model.get_predictions(window.unsqueeze(0).to(request.device), request.k, [rated])
 
-    lengths = histories.train_ends - histories.offsets[:-1]
     write_answer(
         answer,
         importlib.metadata.version("torch"),
         epochs,
-        int(np.minimum(np.maximum(lengths - 1, 0), request.max_length).sum()),
+        histories.window_targets(request.max_length),
         bulk_users=len(users.dataset),
         bulk_seconds=timed(all_lists),
         single_seconds=single_times(one_list, list(range(request.single_users))),

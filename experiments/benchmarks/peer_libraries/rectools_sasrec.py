@@ -78,7 +78,6 @@ def main() -> None:
     model.fit(dataset)
     clock = next(callback for callback in model.fit_trainer.callbacks if isinstance(callback, EpochClock))
     lengths = histories.train_ends - histories.offsets[:-1]
-    targets = int(np.minimum(np.maximum(lengths - 1, 0), request.max_length).sum())
     known = np.flatnonzero(lengths >= 1)
 
     def recommend(users: np.ndarray) -> pd.DataFrame:
@@ -88,7 +87,7 @@ def main() -> None:
         answer,
         importlib.metadata.version("rectools"),
         clock.seconds,
-        targets,
+        histories.window_targets(request.max_length),
         bulk_users=len(known[: request.bulk_users]),
         bulk_seconds=timed(lambda: recommend(known[: request.bulk_users])),
         single_seconds=single_times(
