@@ -42,6 +42,7 @@ class Peer:
       prefixes: whether it trains on each prefix by itself, or on whole windows.
       loss: that it trains with, by its name in ``jaxrec.losses``; ours is the same.
       dtypes: compute types that it can train in; in bfloat16 it is PyTorch's automatic mixed precision.
+      folder: the setting that says where its code lies; none for what is installed.
     """
 
     name: str
@@ -51,6 +52,11 @@ class Peer:
     prefixes: bool = False
     loss: str = "softmax"
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    folder: str = ""
+
+    def source(self, settings: Settings) -> str:
+        """Where its code lies, as given; empty where it is installed or not given."""
+        return getattr(settings, self.folder) if self.folder else ""
 
 
 PEERS: dict[str, Peer] = {
@@ -70,6 +76,7 @@ PEERS: dict[str, Peer] = {
         "git clone https://github.com/asash/gSASRec-pytorch, give the folder with --gsasrec-folder, pip install"
         " 'torch' into an environment",
         loss="generalized_binary",
+        folder="gsasrec_folder",
     ),
 }
 LOSS_NAMES = {"softmax": "full softmax", "generalized_binary": "gBCE, 256 negatives"}
@@ -96,7 +103,7 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
     python = os.path.abspath(settings.peers_python) if settings.peers_python else sys.executable
     peer = PEERS[case["library"]]
     version = installed_version(python, peer.distribution)
-    if version is None or (case["library"] == "gsasrec" and not settings.gsasrec_folder):
+    if version is None or (peer.folder and not peer.source(settings)):
         which = "this" if python == sys.executable else "that"
         reason = f"{case['library']} is not there for {which} Python; {peer.install} and give it with --peers-python"
         yield skipped(case, reason)
@@ -181,7 +188,8 @@ def measure_theirs(
     Raises:
       RuntimeError: it failed; gives the last line that it wrote.
     """
-    rows = config.train.batch_targets // recommender.max_length
+    peer = PEERS[case["library"]]
+    rows, source = config.train.batch_targets // recommender.max_length, peer.source(settings)
     with tempfile.TemporaryDirectory(prefix="jaxrec-benchmark-") as name:
         folder = Path(name)
         np.savez(
@@ -198,7 +206,7 @@ def measure_theirs(
             "feed_forward": recommender.width * recommender.feed_forward_multiplier,
             "max_length": recommender.max_length,
             "dropout_rate": recommender.dropout_rate,
-            "batch_size": config.train.batch_targets if PEERS[case["library"]].prefixes else max(rows, 1),
+            "batch_size": config.train.batch_targets if peer.prefixes else max(rows, 1),
             "epochs": settings.peer_epochs,
             "k": K,
             "bulk_users": settings.bulk_users or arrays.num_users,
@@ -208,7 +216,7 @@ def measure_theirs(
             ).batch_size,
             "device": "cuda" if device == "gpu" else "cpu",
             "dtype": case["dtype"],
-            "source": os.path.abspath(settings.gsasrec_folder) if case["library"] == "gsasrec" else "",
+            "source": os.path.abspath(source) if source else "",
         }
         done = run(
             [python, str(PROGRAMS / f"{case['library']}_sasrec.py")],
