@@ -86,7 +86,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _calm_messages(errors: Console, *, debug: bool) -> None:
-    """Warnings of jaxrec in one line each, without the place in the code; chatter of libraries left out.
+    """Warnings and notes of jaxrec in one line each, without the place in the code; chatter of libraries left out.
 
     When a checkpoint cannot be written, the threads of Orbax tell of it several times, and what they tell is raised
     besides; only ``debug`` shows it all.
@@ -98,11 +98,13 @@ def _calm_messages(errors: Console, *, debug: bool) -> None:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            say(errors, f"[yellow]{record.levelname.lower()}:[/] {escape(record.getMessage())}")
+            word = "note" if record.levelno <= logging.INFO else record.levelname.lower()
+            say(errors, f"[yellow]{word}:[/] {escape(record.getMessage())}")
 
     warnings.showwarning = show
     log = logging.getLogger("jaxrec")
-    log.addHandler(Handler(logging.WARNING))
+    log.addHandler(Handler(logging.INFO))
+    log.setLevel(logging.INFO)
     log.propagate = False
     if debug:
         return

@@ -50,7 +50,7 @@ def run_here(script: str, *arguments: object, capsys: pytest.CaptureFixture) -> 
     """Runs a script in this process, through the same wrapper of errors, and puts everything back."""
     module, console = experiment(script.removesuffix(".py")), experiment("console")
     log = logging.getLogger("jaxrec")
-    levels = {library: logging.getLogger(library).level for library in ("absl", "asyncio")}
+    levels = {library: logging.getLogger(library).level for library in ("absl", "asyncio", "jaxrec")}
     former_argv, former_log = sys.argv, (log.propagate, list(log.handlers))
     former_hook = sys.unraisablehook
     sys.argv = [str(EXPERIMENTS / script), *map(str, arguments)]

@@ -205,7 +205,7 @@ def _assemble(
     times = times if keep_times else None
     if duplicates in ("first", "last"):
         kept = grouping.one_of_each_pair(users, items, duplicates)
-        logger.info("%s: %d repeated interactions left out", name, len(kept) - np.count_nonzero(kept))
+        logger.info("%s: repeated interactions left out: %d", name, len(kept) - np.count_nonzero(kept))
         users, items = users[kept], items[kept]
         times = None if times is None else times[kept]
     elif duplicates == "warn":

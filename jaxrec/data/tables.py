@@ -71,7 +71,7 @@ class Table:
                 self._explain(error)
             if batch is None:
                 if dropped:
-                    logger.info("%s: %d rows without a user or an item left out", self.path, dropped)
+                    logger.info("%s: rows without a user or an item left out: %d", self.path, dropped)
                 return
             batch = empty_as_null(batch)
             if any(batch[name].null_count() for name in watched):

@@ -15,7 +15,7 @@ def prepare(tmp_path, capsys):
     def run(*arguments):
         outcome = run_here("prepare.py", "--out", tmp_path / "log", "--data", *arguments, capsys=capsys)
         assert outcome.code == 0, outcome.err
-        return Interactions.open(tmp_path / "log"), outcome.out
+        return Interactions.open(tmp_path / "log"), outcome.out + outcome.err
 
     return run
 
@@ -108,9 +108,10 @@ def test_another_folder_is_not_overwritten(tmp_path, capsys):
 def test_a_file_without_a_header_in_another_tongue(prepare, tmp_path):
     (tmp_path / "a.txt").write_text("02.01.1970;8;ann\n01.01.1970;9;ann\n01.01.1970;;bob\n")
     places = ("--no-header", "--user", 2, "--item", 1, "--time", 0)
-    log, _ = prepare(
+    log, shown = prepare(
         tmp_path / "a.txt", *places, "--separator", ";", "--time-format", "%d.%m.%Y", "--missing", "drop"
     )
+    assert f"note: {tmp_path / 'a.txt'}: rows without a user or an item left out: 1\n" in shown
     assert log.users.values.to_list() == ["ann"]
     assert log.item_ids.values.to_list() == [9, 8]
     assert log.times.tolist() == [0, 86400]
