@@ -11,6 +11,7 @@ from jaxrec.typing import Array, Dtype, PRNGKey
 
 LARGEST_MATRIX = 2**24
 """Numbers in the matrix of powers, for all channels together; beyond, the scan moves less memory."""
+SMALLEST_REMAINDER = 1e-12
 
 
 @functools.partial(jax.custom_vjp)
@@ -104,7 +105,10 @@ class PrefixSummary(nn.Module):
     def __call__(self, inputs: Array, real: Array) -> Array:
         """Summaries ``[B, L, W]`` of ``inputs`` ``[B, L, D]``; ``real`` ``[B, L]`` is False on padding."""
         initializer = half_life_initializer(self.shortest_half_life, self.longest_half_life)
-        decay = nn.sigmoid(self.param("decay_logit", initializer, (self.width,)))
+        decay_logit = self.param("decay_logit", initializer, (self.width,))
+        decay = nn.sigmoid(decay_logit)
+        # 1 − a² from the logit itself: where a rounds to 1, the root of the difference has no finite gradient.
+        remainder = jnp.maximum(-jnp.expm1(-2.0 * nn.softplus(-decay_logit)), SMALLEST_REMAINDER)
         bias = self.param("bias", nn.initializers.zeros, (self.width,))
         items = jnp.where(real[..., None], inputs, jnp.zeros((), inputs.dtype))
         projected = dense(3 * self.width, use_bias=False, dtype=self.dtype, name="project")(items)
@@ -113,7 +117,7 @@ class PrefixSummary(nn.Module):
         sums = linear_recurrence(decays, projected[..., self.width :].astype(jnp.float32))
         fading, total = jnp.split(sums, 2, axis=-1)
         counts = jnp.maximum(jnp.cumsum(real.astype(jnp.float32), axis=1), 1.0)
-        summary = fading * jnp.sqrt(1.0 - jnp.square(decay)) + total / counts[..., None] + bias
+        summary = fading * jnp.sqrt(remainder) + total / counts[..., None] + bias
         return projected[..., : self.width] + summary.astype(self.dtype)
 
 

@@ -342,7 +342,8 @@ def test_rows_without_a_user_or_an_item_are_left_out_on_demand(tmp_path, kind, r
     monkeypatch.setattr(tables.Table.batches, "__defaults__", (rows,))
     with caplog.at_level("INFO"):
         assert histories(read_interactions(path, missing="drop")) == [(1, [8, 7], [1, 3])]
-    assert "rows without a user or an item left out: 4" in caplog.text
+    left_out = 4 if kind == "parquet" else 3  # a line of text without a value is blank, no row
+    assert f"rows without a user or an item left out: {left_out}\n" in caplog.text
 
 
 def test_a_gap_in_a_float_column_is_a_missing_id(tmp_path):
