@@ -34,7 +34,7 @@ class EvaluateArguments:
       exclude_seen: whether items of the user's whole history are left out of the ranking; as in the run's training
         if not given. Published numbers differ in this, and figures of the two kinds must not be compared.
       data: where the data is now, if it has moved since the training; it must be the same data.
-      num_samples: draws averaged for a stochastic model.
+      num_samples: draws averaged, of a model that can draw; 1 asks V-GenAtt for its mean.
       popularity: also evaluate the popularity baseline.
       out: a further JSON file for the result; it always lies in DIR/evaluations.
       record: folder for a file that readme_tables.py makes a row of, such as experiments/results.

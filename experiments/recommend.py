@@ -46,7 +46,7 @@ class RecommendArguments:
       on_unknown: what to do with items in the histories that the model does not know: leave them out silently
         or with a warning, or stop.
       with_titles: add a column with titles.
-      num_samples: draws averaged for a stochastic model.
+      num_samples: draws averaged, of a model that can draw; 1 asks V-GenAtt for its mean.
       with_spread: add a column spread, the standard deviation of each score over the draws.
       user: column of the user in the histories; if empty, that of the training data, or guessed.
       item: column of the item; likewise.

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxrec.mesh import DATA_AXIS
-from jaxrec.recommender import Recommender
+from jaxrec.recommender import Recommender, drawing
 from jaxrec.scoring import Catalogue, ChunkedScores, exclude_places, map_rows, query_scores
 from jaxrec.sharding import (
     DATA_ROWS,
@@ -55,17 +55,21 @@ class TopK(NamedTuple):
 def sample_queries(
     recommender: Recommender, params: Params, items: Array, key: PRNGKey, num_samples: int
 ) -> Array:
-    """``[num_samples, B, Q]`` draws of the query; a recommender without randomness is asked once.
+    """``[num_samples, B, Q]`` draws of the query; a recommender that has nothing to draw is asked once.
 
-    One sample takes ``key`` as it is, so that it is the query of ``recommender.query(params, items, key)``. Products of
+    One sample takes ``key`` as it is, so that it is the query of ``recommender.query(params, items, key)``: a mean, for
+    a recommender that draws on request only. Several are draws (``jaxrec.recommender.drawing``). Products of
     float32 matrices are full ones also where a device would rather round their operands (TPUs to bfloat16, GPUs to
     TF32), so that ranks and lists are those of a CPU.
     """
     with jax.default_matmul_precision("float32"):
-        if num_samples == 1 or not recommender.stochastic:
+        if num_samples == 1:
+            return recommender.query(params, items, key)[None]
+        sampled = drawing(recommender)
+        if not sampled.stochastic:
             return recommender.query(params, items, key)[None]
         keys = jax.random.split(key, num_samples)
-        return jax.lax.map(lambda sample_key: recommender.query(params, items, sample_key), keys)
+        return jax.lax.map(lambda sample_key: sampled.query(params, items, sample_key), keys)
 
 
 def best_items(scores: ChunkedScores, k: int) -> TopK:
@@ -230,7 +234,8 @@ def recommend(
         also where it is longer than L.
       candidates: int32, the only items to choose from: ``[C]`` for all rows, or ``[B, C]``.
       allowed: ``[V]`` bool, items that may be recommended at all (those that were trained, say).
-      num_samples: draws of a stochastic recommender's query that are averaged.
+      num_samples: draws of the query that are averaged, of a recommender that can draw; 1 asks one that draws on
+        request only (``VaeAttention``) for its mean.
       with_spread: whether to return the standard deviation of the scores over the samples.
       chunk: rows of the item table scored at once; ``None`` chooses by memory.
       mesh: devices that share the work, as ``jaxrec.mesh.make_mesh`` makes it; ``None`` is where ``params`` lie.

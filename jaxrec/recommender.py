@@ -75,9 +75,25 @@ class Recommender(Protocol):
         ...
 
 
+def drawing(recommender: Recommender) -> Recommender:
+    """The recommender that several samples are asked of: it draws at inference all that it has learned to draw.
+
+    A recommender that by itself answers with a mean may offer one through a method ``drawing()``.
+    """
+    return recommender.drawing() if hasattr(recommender, "drawing") else recommender
+
+
+def constant_columns(recommender: Recommender) -> int:
+    """Columns of the ranking space before those that tell what an item is like; a recommender may have them.
+
+    They hold parts of the score, such as a norm, that would spoil the angle between two items.
+    """
+    return getattr(recommender, "constant_columns", 0)
+
+
 def table_rows(num_items: int) -> int:
     """Rows of an item table: padding row 0, the items, and filling up to a multiple of 128."""
     return -(-(num_items + 1) // TABLE_MULTIPLE) * TABLE_MULTIPLE
 
 
-__all__ = ["TABLE_MULTIPLE", "LossOutput", "Recommender", "table_rows"]
+__all__ = ["TABLE_MULTIPLE", "LossOutput", "Recommender", "constant_columns", "drawing", "table_rows"]

@@ -15,7 +15,7 @@ from jaxrec import artifact
 from jaxrec.bulk import ListRequest, recommend_histories
 from jaxrec.config import Config
 from jaxrec.protocol import ProtocolCard
-from jaxrec.recommender import Recommender
+from jaxrec.recommender import Recommender, drawing
 from jaxrec.sharding import available_mesh, place_params
 from jaxrec.typing import Params, PRNGKey
 
@@ -108,7 +108,8 @@ class Run:
           part: whose targets.
           exclude_seen: whether the whole history is left out of the ranking; ``None`` is the config's.
           split: the data, for a run loaded without; its fingerprint must be that of the training data.
-          num_samples: draws averaged for a stochastic model.
+          num_samples: draws averaged, of a model that can draw; 1 asks one that draws on request only (V-GenAtt)
+            for its mean.
           save: whether to write the result below ``workdir/evaluations``.
 
         Raises:
@@ -116,7 +117,7 @@ class Run:
         """
         from jaxrec.evaluation import as_dict, evaluate_split
 
-        split = self._checked_split(split)
+        split, samples = self._checked_split(split), self._samples(num_samples)
         exclude_seen = self.config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
         evaluation = evaluate_split(
             self.recommender,
@@ -126,11 +127,11 @@ class Run:
             exclude_seen=exclude_seen,
             batch_size=self.config.evaluation.batch_size,
             key=self.key,
-            num_samples=num_samples,
+            num_samples=samples,
             mesh=self.mesh,
         )
         card = ProtocolCard(
-            **self.data, part=part, exclude_seen=exclude_seen, seed=self.config.seed, num_samples=num_samples
+            **self.data, part=part, exclude_seen=exclude_seen, seed=self.config.seed, num_samples=samples
         )
         never_trained = {"targets_never_trained": split.never_trained(part, self.item_counts)}
         result = {**as_dict(evaluation), **never_trained, "protocol": card.as_dict()}
@@ -138,6 +139,17 @@ class Run:
             with artifact.writing(self.workdir):
                 artifact.write_json(artifact.evaluation_path(self.workdir, part, exclude_seen), result)
         return result
+
+    def _samples(self, num_samples: int) -> int:
+        """The samples that are taken: one, and a warning, where several are asked of a model that draws nothing."""
+        if num_samples > 1 and not drawing(self.recommender).stochastic:
+            warnings.warn(
+                f"num_samples is {num_samples}, but {type(self.recommender).__name__} draws nothing at inference: it is"
+                " asked once",
+                stacklevel=3,
+            )
+            return 1
+        return num_samples
 
     def _checked_split(self, split: "Split | None") -> "Split":
         split = self.split if split is None else split
@@ -183,7 +195,7 @@ class Run:
           exclude_seen: whether items of the history, however long, are left out.
           candidates: external ids of the only items to choose from.
           on_unknown: what to do with items that are not in the catalogue: ``ignore``, ``warn`` or ``raise``.
-          num_samples: draws averaged for a stochastic model.
+          num_samples: draws averaged, of a model that can draw (see ``evaluate``).
           with_spread: whether to add a column ``spread``, the standard deviation of the item's score over the
             samples; 0 for a model without randomness and for the items that an empty history gets.
           batch_size: histories of one dispatch, of all devices together; ``None`` is the config's.
@@ -197,7 +209,8 @@ class Run:
 
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least 1 item")
-        if with_spread and self.recommender.stochastic and num_samples < 2:
+        samples = self._samples(num_samples)
+        if with_spread and drawing(self.recommender).stochastic and num_samples < 2:
             raise ValueError(
                 f"num_samples is {num_samples}, and the spread of the scores needs at least 2 samples; pass a larger"
                 " num_samples, or leave with_spread out"
@@ -218,7 +231,7 @@ class Run:
             k=min(k, self.catalogue.num_items),
             exclude_seen=exclude_seen,
             candidates=chosen,
-            num_samples=num_samples,
+            num_samples=samples,
             with_spread=with_spread,
             batch_size=batch_size or self.config.evaluation.batch_size,
         )

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from helpers import drawn_params
 
 import jaxrec
 from jaxrec import artifact, data
@@ -17,6 +18,9 @@ from jaxrec.batch import row_keys
 from jaxrec.bulk import popular_items, trained_items
 from jaxrec.config import EvaluationConfig
 from jaxrec.models.encoder import EncoderRecommender
+from jaxrec.nn.refinement import Refined
+from jaxrec.nn.vae_attention import VaeAttention
+from jaxrec.recommender import drawing
 from jaxrec.train.logging import Silent
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
@@ -165,6 +169,25 @@ def test_spread_of_the_scores_over_samples(run):
     still = run.recommend(histories, k=5, with_spread=True)
     assert still["spread"].to_list() == [0.0] * 15
     assert still.drop("spread").equals(run.recommend(histories, k=5))
+    with pytest.warns(UserWarning, match="EncoderRecommender draws nothing at inference: it is asked once"):
+        assert run.recommend(histories, k=5, num_samples=3).equals(run.recommend(histories, k=5))
+
+
+def test_a_model_that_answers_with_a_mean_draws_on_request(run):
+    generated = dataclasses.replace(MODEL, num_items=run.recommender.num_items, attention=VaeAttention())
+    run = dataclasses.replace(run, recommender=generated, params=drawn_params(generated))
+    histories = {"ann": ["i3", "i5", "i8"]}
+    mean = run.recommend(histories, k=5)
+    assert run.recommend(histories, k=5).equals(mean)
+    with pytest.raises(ValueError, match="the spread .* needs at least 2"):
+        run.recommend(histories, k=5, with_spread=True)
+    sampled = run.recommend(histories, k=5, num_samples=4, with_spread=True)
+    assert sampled["spread"].min() > 0
+    assert sampled["score"].to_list() != mean["score"].to_list()
+    refined = dataclasses.replace(generated, attention=Refined(base=VaeAttention()))
+    assert drawing(refined).stochastic
+    assert drawing(refined).attention.diagnose is VaeAttention.diagnose
+    assert drawing(run.recommender).attention == VaeAttention(sample_at_inference=True)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,11 @@ class EncoderRecommender:
         """Whether the attention draws at inference."""
         return getattr(self.attention, "stochastic_at_inference", False)
 
+    def drawing(self) -> "EncoderRecommender":
+        """With attention that draws at inference, if it can: what several samples are asked of."""
+        draws = getattr(self.attention, "drawing", None)
+        return self if draws is None else dataclasses.replace(self, attention=draws())
+
     @property
     def module(self) -> SequenceEncoder:
         """The Linen module; ``module.apply({"params": params}, items, train=False)``."""

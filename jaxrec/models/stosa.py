@@ -163,6 +163,8 @@ class StosaRecommender:
     loss_function: Loss = dataclasses.field(default_factory=SoftmaxLoss)
     dtype: ComputeType = "float32"
 
+    constant_columns: ClassVar[int] = CONSTANT_COLUMNS
+
     def __post_init__(self):
         check_settings(self, gaussian=True)
 

@@ -4,6 +4,7 @@ The paper (arXiv 2410.21048) names four mechanisms, simple, value-weighted, addi
 equations could not be had, so those below are our reading. A are the weights of the base attention.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
@@ -92,6 +93,16 @@ class Refined(nn.Module):
     def stochastic_at_inference(self) -> bool:
         """As the base says."""
         return getattr(self.base, "stochastic_at_inference", False)
+
+    def drawing(self) -> "Refined":
+        """With a base that draws at inference, if it can."""
+        draws = getattr(self.base, "drawing", None)
+        return self if draws is None else self.clone(base=draws())
+
+    @property
+    def diagnose(self) -> Callable[..., dict[str, Array]] | None:
+        """What the log says of the base, if anything."""
+        return getattr(self.base, "diagnose", None)
 
     @nn.compact
     def __call__(self, query, key, mask: Array, *, train: bool) -> AttentionOutput:

@@ -130,6 +130,10 @@ class VaeAttention(nn.Module):
         """Whether the latent variable is drawn at inference."""
         return self.sample_at_inference
 
+    def drawing(self) -> "VaeAttention":
+        """The same attention, drawing its latent variable at inference."""
+        return self.clone(sample_at_inference=True)
+
     @staticmethod
     def diagnose(sown: Mapping[str, Any], real: Array) -> dict[str, Array]:
         """What the log says of a layer: ``active_units`` of Z, and ``latent_nats``, the KL of a position.

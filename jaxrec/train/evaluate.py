@@ -22,7 +22,7 @@ from jaxrec.data.windows import bucket_lengths
 from jaxrec.diversity import CategoryTable, self_information
 from jaxrec.metrics import CUTOFFS
 from jaxrec.recommend import sample_queries
-from jaxrec.recommender import Recommender
+from jaxrec.recommender import Recommender, constant_columns
 from jaxrec.sharding import (
     USERS,
     WHOLE,
@@ -104,6 +104,7 @@ def evaluate(
         0 if categories is None else categories.count,
         chunk,
         mesh,
+        constant_columns(recommender),
     )
     if mesh is not None:
         facts = place(facts, mesh, WHOLE)

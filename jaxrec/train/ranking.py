@@ -28,6 +28,7 @@ class RankSettings(NamedTuple):
     num_categories: int
     chunk: int | None
     mesh: Mesh | None = None
+    constant_columns: int = 0
 
     @property
     def axis(self) -> str | None:
@@ -115,7 +116,7 @@ def _rank_part(
     values = map_rows(rank_block, rows, table.shape[0], settings.chunk)
     if settings.list_cutoffs:
         counts = _count_lists(settings, catalogue, values["items"], weights, counts)
-        vectors = _own_vectors(catalogue, values["items"])
+        vectors = _own_vectors(catalogue, values["items"])[..., settings.constant_columns :]
     values = _own_rows(values, settings.axis)
     if settings.list_cutoffs:
         categories = None

@@ -15,7 +15,7 @@ from jaxrec.data.windows import bucket_lengths
 from jaxrec.diversity import CategoryTable, concentration, f_score, list_metrics, self_information
 from jaxrec.metrics import accuracy, rank_targets
 from jaxrec.recommend import recommend
-from jaxrec.recommender import table_rows
+from jaxrec.recommender import constant_columns, table_rows
 from jaxrec.scoring import Catalogue, ChunkedScores
 from jaxrec.sharding import users_at_once
 from jaxrec.train.evaluate import evaluate
@@ -24,6 +24,12 @@ from jaxrec.train.ranking import count_competitors
 NUM_ITEMS, WIDTH, MAX_LENGTH = 300, 4, 10
 LENGTHS = bucket_lengths(MAX_LENGTH)
 BAG = BagRecommender(NUM_ITEMS, MAX_LENGTH, WIDTH)
+
+
+class MarkedRecommender(BagRecommender):
+    """The first column of its ranking space says nothing of what an item is like."""
+
+    constant_columns = 1
 
 
 class Rows(NamedTuple):
@@ -57,16 +63,21 @@ def slow_scores(params, items, rows, exclude_seen):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("exclude_seen", "batch_size", "chunk"), [(True, 50, None), (True, 1000, 100), (False, 64, 128)]
+    ("exclude_seen", "batch_size", "chunk", "recommender"),
+    [
+        (True, 50, None, BAG),
+        (True, 1000, 100, BAG),
+        (False, 64, 128, MarkedRecommender(NUM_ITEMS, MAX_LENGTH, WIDTH)),
+    ],
 )
-def test_evaluation_equals_plain_numpy(problem, exclude_seen, batch_size, chunk):
+def test_evaluation_equals_plain_numpy(problem, exclude_seen, batch_size, chunk, recommender):
     params, items, rows = problem
     counts = np.bincount(items, minlength=NUM_ITEMS + 1)
     counts[0] = 0
     category_rows = np.random.default_rng(1).integers(0, 9, (NUM_ITEMS + 1, 3)).astype(np.int32)
     categories = CategoryTable(category_rows, 8)
     found = evaluate(
-        BAG,
+        recommender,
         params,
         items,
         rows,
@@ -84,7 +95,8 @@ def test_evaluation_equals_plain_numpy(problem, exclude_seen, batch_size, chunk)
     lists = np.stack([np.lexsort((ids, -row))[:20] for row in scores])
     assert_array_equal(found.lists, lists)
     information = jnp.asarray(self_information(counts))
-    of_lists = list_metrics(jnp.asarray(lists), params, (5, 10, 20), information, categories)
+    vectors = params[:, constant_columns(recommender) :]
+    of_lists = list_metrics(jnp.asarray(lists), vectors, (5, 10, 20), information, categories)
     for name, values in (expected | of_lists).items():
         assert_allclose(found.per_user[name], values, atol=1e-5, err_msg=name)
         assert_allclose(found.metrics[name], np.mean(values), atol=1e-5, err_msg=name)
