@@ -27,6 +27,8 @@ from jaxrec.random_bits import counters, hash_normal, row_bernoulli, row_normal,
 from jaxrec.recommender import LossOutput
 from jaxrec.typing import Array, Params, PRNGKey
 
+SMALLEST_SQUARE = 1e-12
+
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
@@ -48,6 +50,11 @@ class Objective:
         gives it half of the time (Chen et al. 2023, arXiv 2208.04202). Costs one pass more.
       history_loss: weight of the same loss on the history's own prediction, made without diffusion
         (history-cached form only).
+      unit_scale: x_0, and each estimate on its way back into the process, is divided by the root mean square of its
+        channels. The schedule is made for an x_0 as large as the noise. A table drawn from N(0, 1) is; the rows of a
+        table that starts small and is decayed are many times smaller, and the estimates, normalised by their layer,
+        many times larger than the rows: without it training sees next to nothing but noise at every step, and the
+        reverse process something else.
     """
 
     prediction: Prediction = "x0"
@@ -56,6 +63,7 @@ class Objective:
     own_estimate: float = 0.0
     self_conditioning: bool = False
     history_loss: float = 0.0
+    unit_scale: bool = False
 
     def __post_init__(self) -> None:
         if self.prediction not in ("x0", "noise", "velocity"):
@@ -133,7 +141,7 @@ class DenoisingRecommender:
         return LossOutput(total, weight, metrics)
 
     def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
-        """The sampled x_0 of each history: ``[B, D]`` float32."""
+        """The sampled x_0 of each history: ``[B, D]`` float32, on the scale of the process."""
         denoise, sample_key = self._reverse_process(params, items, key)
         shape = (items.shape[0], 1, self.items(params).shape[1])
         conditioned = self.objective.self_conditioning
@@ -165,6 +173,13 @@ class DenoisingRecommender:
         )
         return self.process.to_x0(prediction, x_t, t, self.objective.prediction)
 
+    def _in_process(self, x0: Array) -> Array:
+        """x_0, or an estimate of it, on the scale of the process."""
+        if not self.objective.unit_scale:
+            return x0
+        x0 = x0.astype(jnp.float32)
+        return x0 * jax.lax.rsqrt(jnp.mean(jnp.square(x0), axis=-1, keepdims=True) + SMALLEST_SQUARE)
+
     def _training_estimate(self, params: Params, context, x0: Array, length: int, key: PRNGKey) -> Array:
         """x̂_0 ``[B, N, D]`` of the targets ``x0`` ``[B, N, D]``, noised at random steps."""
         step_key, noise_key, hide_key, own_key, condition_key, pass_key = jax.random.split(key, 6)
@@ -175,6 +190,7 @@ class DenoisingRecommender:
             normal = row_normal(normal_key, (batch, length, width))
             return self._denoise(params, context, x_t, t, normal, previous, dropout_key)
 
+        x0 = self._in_process(x0)
         nothing = jnp.zeros_like(x0) if objective.self_conditioning else None
         t = self.process.draw_steps(step_key, (batch, count), objective.noise_power, draw=row_uniform)
         noise = self.noise.draw(noise_key, x0.shape, row_normal)
@@ -183,7 +199,7 @@ class DenoisingRecommender:
             jump_key, noise_key, choice_key = jax.random.split(own_key, 3)
             own = estimate(self.noise.draw(noise_key, x0.shape, row_normal), noisiest, nothing, jump_key)
             chosen = row_bernoulli(choice_key, objective.own_estimate, (batch, count, 1))
-            x0 = jnp.where(chosen, jax.lax.stop_gradient(own), x0)
+            x0 = jnp.where(chosen, self._in_process(jax.lax.stop_gradient(own)), x0)
         x_t = self.process.corrupt(x0, t, noise)
         if objective.target_dropout:
             hidden = row_bernoulli(hide_key, objective.target_dropout, (batch, count, 1))
@@ -191,7 +207,7 @@ class DenoisingRecommender:
         previous = nothing
         if objective.self_conditioning:
             first_key, choice_key = jax.random.split(condition_key)
-            first = jax.lax.stop_gradient(estimate(x_t, t, nothing, first_key))
+            first = self._in_process(jax.lax.stop_gradient(estimate(x_t, t, nothing, first_key)))
             previous = jnp.where(row_bernoulli(choice_key, 0.5, (batch, count, 1)), first, nothing)
         return estimate(x_t, t, previous, pass_key)
 
@@ -203,7 +219,7 @@ class DenoisingRecommender:
 
         def denoise(x_t: Array, t: Array, previous: Array | None = None) -> Array:
             normal = hash_normal(fold_key(signal_key, t), places)
-            return self._denoise(params, context, x_t, t, normal, previous, None)
+            return self._in_process(self._denoise(params, context, x_t, t, normal, previous, None))
 
         return denoise, sample_key
 

@@ -92,6 +92,7 @@ class DiffuRecRecommender(DenoisingRecommender):
       positions: whether places, counted from the end, are embedded (not in the authors' code).
       embedding_stddev: of the item table's initial values; 1 gives x_0 the scale of the noise, as in the
         authors' code.
+      unit_scale: whether x_0 and the estimates take the scale of the noise whatever the table's (``Objective``).
       schedule: of the forward process; its ``num_steps`` is T.
       uncertainty: λ, of Λ ~ Normal(λ, λ), by which each position and channel sees the noised target.
       sampler_kind: ``"ddpm"`` or ``"ddim"``.
@@ -112,6 +113,7 @@ class DiffuRecRecommender(DenoisingRecommender):
     dropout_rate: float = 0.1
     positions: bool = False
     embedding_stddev: float = 1.0
+    unit_scale: bool = False
     schedule: Schedule = dataclasses.field(default_factory=TruncatedLinearSchedule)
     uncertainty: float = 0.001
     sampler_kind: Literal["ddpm", "ddim"] = "ddpm"
@@ -147,7 +149,7 @@ class DiffuRecRecommender(DenoisingRecommender):
     @property
     def objective(self) -> Objective:
         """x_0-prediction, t uniform, and nothing else."""
-        return Objective()
+        return Objective(unit_scale=self.unit_scale)
 
     @property
     def network(self) -> PrefixNetwork:

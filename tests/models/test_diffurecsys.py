@@ -179,6 +179,7 @@ def plain_loss():
         {"objective": Objective(noise_power=2.0)},
         {"objective": Objective(target_dropout=0.5)},
         {"objective": Objective(own_estimate=0.5, self_conditioning=True)},
+        {"objective": Objective(unit_scale=True)},
     ],
 )
 def test_every_option_changes_the_loss_and_keeps_it_finite(changes, plain_loss):
@@ -202,6 +203,22 @@ def test_a_hidden_target_cannot_be_read(objective):
     x0 = np.random.default_rng(5).normal(size=(3, 6, 8)).astype(np.float32)
     np.testing.assert_array_equal(estimate(model, x0), estimate(model, 5 * x0))
     assert np.abs(estimate(PLAIN, x0) - estimate(PLAIN, 5 * x0)).max() > 0.01
+
+
+def test_the_process_keeps_its_scale_whatever_that_of_the_table_and_the_estimates():
+    model = dataclasses.replace(PLAIN, objective=Objective(unit_scale=True))
+    params, batch = parameters(model), random_batch("history-cached")
+
+    @jax.jit
+    def estimate(x0):
+        context = model._encode(params, batch.items, KEY)
+        return model._training_estimate(params, context, x0, 6, KEY)
+
+    x0 = np.random.default_rng(5).normal(size=(3, 6, 8)).astype(np.float32)
+    np.testing.assert_allclose(estimate(x0), estimate(50 * x0), atol=1e-4)
+    assert np.abs(estimate(x0) - estimate(-x0)).max() > 0.01
+    steps = jax.jit(model.trajectory)(params, right_align(HISTORIES, 6), KEY)
+    np.testing.assert_allclose(jnp.mean(jnp.square(steps.x0_hat), axis=-1), 1.0, atol=1e-3)
 
 
 def test_history_loss_counts_the_history_alone():
