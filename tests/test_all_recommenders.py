@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import drawn_params
 
 from jaxrec.batch import SequenceBatch, right_align
 from jaxrec.losses import SampledSoftmaxLoss
@@ -23,6 +24,7 @@ from jaxrec.nn.diffusion_attention import DiffusionAttention
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.stochastic import WassersteinScores
 from jaxrec.nn.vae_attention import VaeAttention
+from jaxrec.presets import preset
 from jaxrec.recommender import Recommender, table_rows
 from jaxrec.train.state import TrainState, create_state
 from jaxrec.train.step import make_train_step
@@ -205,10 +207,20 @@ def test_gradient_reaches_every_leaf(recommender, params_of):
 
 @over_trainable
 def test_positions_do_not_see_what_follows(recommender, params_of):
-    """The loss at the first positions does not change with the items after them; draws follow row and place."""
-    if recommender.target_positions == "last":
-        pytest.skip("only the last position is trained, and it is the newest")
+    """The loss at the first positions does not change with the items after them; draws follow row and place.
+
+    A recommender that sees the whole window trains on its last position only, whatever the weights of the others.
+    """
     batch = training_batch(recommender)
+    if recommender.target_positions == "last":
+        whole = dataclasses.replace(
+            batch, targets=batch.targets.at[:, :-1].add(1), weights=batch.weights.at[:, :-1].set(1.0)
+        )
+        trained, asked = (
+            loss_and_gradient(recommender, params_of(recommender), each, 0)[0] for each in (batch, whole)
+        )
+        chex.assert_trees_all_equal(trained, asked)
+        return
     items = np.random.default_rng(2).integers(1, 50, batch.items.shape, np.int32)
     changed = items + 7 * (np.arange(8) > 3)
     first = np.zeros(items.shape, np.float32)
@@ -224,6 +236,36 @@ def test_positions_do_not_see_what_follows(recommender, params_of):
     ]
     np.testing.assert_allclose(totals[0], totals[1], rtol=1e-6)
     assert abs(totals[2] / totals[3] - 1) > 1e-4  # those after them do
+
+
+@pytest.mark.parametrize(
+    "recommender",
+    [
+        EncoderRecommender(**SMALL),
+        EncoderRecommender(**SMALL, attention=preset("awrsr").model.attention),
+        EncoderRecommender(**SMALL, attention=VaeAttention(content_width=4)),
+        EncoderRecommender(**SMALL, attention=DiffusionAttention()),
+        StosaRecommender(**SMALL),
+        StosaRecommender(
+            **SMALL, attention=Refined(base=WassersteinScores(), mechanism="stochastic", initial_scale=28.0)
+        ),
+    ],
+    ids=["sasrec", "awrsr", "vgenatt-content", "dgenatt", "stosa", "stosa-stochastic"],
+)
+def test_no_gradient_from_a_state_to_later_items(recommender):
+    """Through all layers: the derivative of each position's state by each item's rows of the tables."""
+    params, items = jax.tree.map(jnp.asarray, drawn_params(recommender)), jnp.arange(1, 7)[None]
+    tables = {name: leaf for name, leaf in params.items() if name.endswith("embedding")}
+    rngs = {"diffusion": jax.random.key(1)}
+
+    def states(tables):
+        found, _ = recommender.module.apply({"params": params | tables}, items, train=False, rngs=rngs)
+        return sum(jnp.sum(jnp.sin(5 * stream[0]), axis=-1) for stream in jax.tree.leaves(found))
+
+    jacobian = jax.tree.leaves(jax.jit(jax.jacrev(states))(tables))
+    by_item = sum(np.abs(leaf[:, 1:7]).max(-1) for leaf in map(np.asarray, jacobian))
+    assert np.all(by_item[np.triu_indices(6, 1)] == 0)
+    assert np.all(by_item[np.tril_indices(6)] > 0)
 
 
 @over_trainable

@@ -26,7 +26,11 @@ PROVIDERS = {
     "simple": Refined(mechanism="simple"),
     "simple-places": Refined(mechanism="simple", coordinates="places"),
     "value-weighted": Refined(mechanism="value_weighted"),
+    "value-weighted-places": Refined(mechanism="value_weighted", coordinates="places"),
     "additive": Refined(mechanism="additive"),
+    "additive-places": Refined(mechanism="additive", coordinates="places"),
+    "simple-wasserstein": Refined(base=WASSERSTEIN, mechanism="simple"),
+    "value-weighted-wasserstein": Refined(base=WASSERSTEIN, mechanism="value_weighted"),
     "additive-wasserstein": Refined(base=WASSERSTEIN, mechanism="additive"),
     "stochastic": Refined(base=WASSERSTEIN, mechanism="stochastic"),
     "stochastic-places": Refined(base=WASSERSTEIN, mechanism="stochastic", coordinates="places"),
@@ -34,13 +38,16 @@ PROVIDERS = {
     "vae-sampled": VaeAttention(latent_width=3, sample_at_inference=True, free_bits=0.01),
     "vae-content": VaeAttention(latent_width=3, content_width=2),
     "vae-global": VaeAttention(latent_width=3, form="global"),
+    "vae-global-content": VaeAttention(latent_width=3, form="global", content_width=2),
     "diffusion": DiffusionAttention(),
+    "diffusion-denoising": DiffusionAttention(denoising=True),
     "diffusion-ddpm": DiffusionAttention(sampler=SHORT_DDPM, reference="blank", denoising=True),
     "refined-vae": Refined(base=VaeAttention(latent_width=3)),
 }
-CAUSAL = [name for name in PROVIDERS if name != "vae-global"]
-DRAWING = ["vae", "vae-sampled", "diffusion", "diffusion-ddpm", "refined-vae"]
-ANY_MASK = ["dot", "wasserstein", "simple-places", "stochastic-places", "vae-global"]
+GLOBAL = ["vae-global", "vae-global-content"]
+CAUSAL = [name for name in PROVIDERS if name not in GLOBAL]
+DRAWING = [name for name in CAUSAL if any(word in name for word in ("vae", "diffusion"))]
+ANY_MASK = ["dot", "wasserstein", "simple-places", "additive-places", "stochastic-places", *GLOBAL]
 WITHOUT_EFFECT = {"key/bias", "scores/key/bias"}
 """Adding one number to all scores of a row changes nothing: these gradients are 0 in exact arithmetic."""
 
@@ -143,11 +150,12 @@ def test_rows_do_not_depend_on_later_items(name, train):
     assert np.all(found[-1] > 0)
 
 
-def test_global_form_sees_everything_and_says_so():
-    found = dependence("vae-global", train=False)
+@pytest.mark.parametrize("name", GLOBAL)
+def test_global_form_sees_everything_and_says_so(name):
+    found = dependence(name, train=False)
     assert np.all(found[1:, -1] > 0)
-    assert PROVIDERS["vae-global"].target_positions == "last"
-    assert Refined(base=PROVIDERS["vae-global"]).target_positions == "last"
+    assert PROVIDERS[name].target_positions == "last"
+    assert Refined(base=PROVIDERS[name]).target_positions == "last"
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
@@ -201,7 +209,7 @@ def test_key_decides_and_nothing_else(name):
     first, again, other = (np.asarray(attend(name, HIDDEN, ITEMS, seed).weights) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     draws = getattr(PROVIDERS[name], "stochastic_at_inference", False)
-    assert draws == (name in ("vae-sampled", "diffusion", "diffusion-ddpm"))
+    assert draws == (name == "vae-sampled" or name.startswith("diffusion"))
     assert np.array_equal(first, other) != draws
     trained = [np.asarray(attend(name, HIDDEN, ITEMS, seed, train=True).weights) for seed in (0, 1)]
     assert np.array_equal(*trained) != any(word in name for word in ("vae", "diffusion"))
