@@ -26,6 +26,7 @@ from jaxrec.diversity import CategoryTable
 from jaxrec.evaluation import validation_function
 from jaxrec.mesh import ParallelConfig, make_mesh
 from jaxrec.models.diffurec import DiffuRecRecommender
+from jaxrec.models.diffurecsys import DiffuRecSysRecommender
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.nn.diffusion_attention import DiffusionAttention
@@ -89,6 +90,8 @@ def models() -> dict:
         "sasrec": EncoderRecommender(**SIZES),
         "d-genatt": EncoderRecommender(**SIZES, attention=DiffusionAttention()),
         "diffurec": DiffuRecRecommender(**SIZES, num_inference_steps=3),
+        "diffurecsys": DiffuRecSysRecommender(**SIZES, **VISIBLE),
+        "diffurecsys-cached": DiffuRecSysRecommender(**SIZES, **VISIBLE, form="history-cached"),
     }
     with_params = {name: (model, jax.jit(model.init)(jax.random.key(0))) for name, model in made.items()}
     for name in ("sasrec", "d-genatt"):
@@ -128,6 +131,10 @@ def requests(histories: np.ndarray, whole: np.ndarray) -> dict[str, dict]:
     }
 
 
+VISIBLE = {"num_inference_steps": 3, "uncertainty": 0.5}
+"""A reverse process whose draws show in the scores."""
+LISTS_ALONE = ("d-genatt", "diffurecsys", "diffurecsys-cached")
+"""Models whose lists are compared, but not their evaluation, which asks for the same queries."""
 WAYS_OF_REQUEST = {"plain": ("8x1", "2x4", "1x8"), "chunks": ("2x4", "1x5"), "allowed": ("8x1", "1x5")}
 
 
@@ -282,7 +289,7 @@ if __name__ == "__main__":
     histories, whole = right_align(users, MAX_LENGTH), right_align(users, 20)
     results = {}
     for name, (model, params) in models().items():
-        if name != "d-genatt":
+        if name not in LISTS_ALONE:
             results |= evaluations(name, model, params, log_items, rows)
         if name == "bag":
             results |= bag_lists(model, params, histories, whole)

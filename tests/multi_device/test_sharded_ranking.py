@@ -14,7 +14,8 @@ from jaxrec import data
 from jaxrec.mesh import ParallelConfig
 from jaxrec.sharding import available_mesh, several_devices
 
-MODELS = ["bag", "sasrec", "d-genatt", "diffurec", "popularity"]
+LISTS_ALONE = ["d-genatt", "diffurecsys", "diffurecsys-cached"]
+MODELS = ["bag", "sasrec", "diffurec", "popularity", *LISTS_ALONE]
 RUN_HISTORIES = [[1 + (7 * user + step) % 150 for step in range(user + 1)] for user in range(10)] + [[]]
 
 pytestmark = pytest.mark.slow
@@ -54,8 +55,8 @@ def check_equal(found: dict, expected: dict, where: str) -> None:
 def test_a_mesh_gives_what_one_device_gives(results, model, what):
     """``alone``: one history by itself on 8 devices, against the same one among 45 on one device."""
     names = [name for name in results if name.split(" ")[:2] == [what, model]]
-    stochastic = model in ("d-genatt", "diffurec")
-    assert names or (what == "alone" and not stochastic) or (what == "evaluate" and model == "d-genatt")
+    stochastic = model in ("diffurec", *LISTS_ALONE)
+    assert names or (what == "alone" and not stochastic) or (what == "evaluate" and model in LISTS_ALONE)
     for name in names:
         ways = dict(results[name])
         expected = ways.pop("one")
