@@ -41,6 +41,7 @@ SIZES = (
     Size("diffurec", 128, 4, 50),
     Size("diffurecsys", 128, 4, 50),
     Size("diffurecsys-cached", 128, 4, 50),
+    Size("diffurecsys", 256, 4, 100),
     Size("diffurecsys-cached", 256, 4, 100),
 )
 

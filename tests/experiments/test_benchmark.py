@@ -200,11 +200,12 @@ def test_diffusion_sizes_are_those_of_the_published_comparison():
         ("diffurec", 128, 4, 50, "float32"),
         ("diffurecsys", 128, 4, 50, "float32"),
         ("diffurecsys-cached", 128, 4, 50, "float32"),
+        ("diffurecsys", 256, 4, 100, "float32"),
         ("diffurecsys-cached", 256, 4, 100, "float32"),
     ]
     some = module.cases(dataclasses.replace(settings.Settings(), presets=("sasrec", "diffurec")))
     assert [case["preset"] for case in some] == ["diffurec"]
-    model = settings.Settings().config(module.cases(settings.Settings())[3]).model
+    model = settings.Settings().config(module.cases(settings.Settings())[4]).model
     assert (model.width, model.num_layers, model.max_length) == (256, 4, 100)
 
 
