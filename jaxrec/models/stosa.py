@@ -62,7 +62,8 @@ class DistanceLoss:
     """BPR on distances with one sampled negative a token, as STOSA is published (code).
 
     −log σ(d(h, neg) − d(h, pos)) + margin_weight · max(0, d(h, pos) − d(pos, neg)), d the squared
-    2-Wasserstein distance, h the history, pos the target, neg the draw.
+    2-Wasserstein distance, h the history, pos the target, neg the draw: any item but the target, where the published
+    code leaves out all items of the user.
 
     Attributes:
       margin_weight: of the second term.
