@@ -41,8 +41,8 @@ class Objective:
       prediction: what the network's output means: ``"x0"``, ``"noise"`` or ``"velocity"``; the last two want
         a visible x_t.
       noise_power: t is drawn with density ∝ (t/T)^power; 0 is uniform, larger is noisier.
-      target_dropout: share of the training targets whose x_t is hidden (set to 0), as the condition is in
-        classifier-free guidance (Ho and Salimans 2022).
+      target_dropout: share of the training targets whose x_t the network does not see (it sees 0), as the condition
+        is hidden for classifier-free guidance (Ho and Salimans 2022).
       own_estimate: share of the training targets whose x_t is made from the model's own one-jump estimate
         (from pure noise, without gradient) instead of the truth, as it is at inference. Costs one pass
         more, without gradient.
@@ -161,12 +161,15 @@ class DenoisingRecommender:
         arguments = {"train": key is not None, "rngs": rngs, "method": "encode"}
         return self.network.apply({"params": params}, items, **arguments)
 
-    def _denoise(self, params: Params, context, x_t, t, normal, previous, key: PRNGKey | None) -> Array:
-        """The estimate of x_0 ``[B, N, D]``; in training if there is a key."""
+    def _denoise(
+        self, params: Params, context, x_t, t, normal, previous, key: PRNGKey | None, hidden=None
+    ) -> Array:
+        """The estimate of x_0 ``[B, N, D]``; in training if there is a key; the network sees no ``hidden`` x_t."""
         rngs = {} if key is None else {"dropout": key}
+        seen = x_t if hidden is None else jnp.where(hidden, 0.0, x_t)
         prediction = self.network.apply(
             {"params": params},
-            *(context, x_t, t, normal, previous),
+            *(context, seen, t, normal, previous),
             train=key is not None,
             rngs=rngs,
             method="denoise",
@@ -185,10 +188,10 @@ class DenoisingRecommender:
         step_key, noise_key, hide_key, own_key, condition_key, pass_key = jax.random.split(key, 6)
         objective, (batch, count, width) = self.objective, x0.shape
 
-        def estimate(x_t: Array, t: Array, previous: Array | None, one_key: PRNGKey) -> Array:
+        def estimate(x_t: Array, t: Array, previous: Array | None, one_key: PRNGKey, hidden=None) -> Array:
             normal_key, dropout_key = jax.random.split(one_key)
             normal = row_normal(normal_key, (batch, length, width))
-            return self._denoise(params, context, x_t, t, normal, previous, dropout_key)
+            return self._denoise(params, context, x_t, t, normal, previous, dropout_key, hidden)
 
         x0 = self._in_process(x0)
         nothing = jnp.zeros_like(x0) if objective.self_conditioning else None
@@ -200,16 +203,15 @@ class DenoisingRecommender:
             own = estimate(self.noise.draw(noise_key, x0.shape, row_normal), noisiest, nothing, jump_key)
             chosen = row_bernoulli(choice_key, objective.own_estimate, (batch, count, 1))
             x0 = jnp.where(chosen, self._in_process(jax.lax.stop_gradient(own)), x0)
-        x_t = self.process.corrupt(x0, t, noise)
+        x_t, hidden = self.process.corrupt(x0, t, noise), None
         if objective.target_dropout:
             hidden = row_bernoulli(hide_key, objective.target_dropout, (batch, count, 1))
-            x_t = jnp.where(hidden, 0.0, x_t)
         previous = nothing
         if objective.self_conditioning:
             first_key, choice_key = jax.random.split(condition_key)
-            first = self._in_process(jax.lax.stop_gradient(estimate(x_t, t, nothing, first_key)))
+            first = self._in_process(jax.lax.stop_gradient(estimate(x_t, t, nothing, first_key, hidden)))
             previous = jnp.where(row_bernoulli(choice_key, 0.5, (batch, count, 1)), first, nothing)
-        return estimate(x_t, t, previous, pass_key)
+        return estimate(x_t, t, previous, pass_key, hidden)
 
     def _reverse_process(self, params: Params, items: Array, key: PRNGKey):
         """The sampler's ``denoise`` and its keys, one a row; every draw is counted from the row's end."""

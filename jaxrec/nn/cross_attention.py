@@ -73,6 +73,9 @@ def dot_product_mix(
     return jnp.einsum("bhlm,bhmc->bhlc", weights, values)
 
 
+LOWEST_EXPONENT = -30.0
+
+
 class CrossAttention(nn.Module):
     """Multi-head attention from a few tokens to a history, in two forms.
 
@@ -113,7 +116,8 @@ class CrossAttention(nn.Module):
         readable = jnp.any(mask, axis=2)[..., None]  # [B, 1, M, 1]
         peak = jnp.max(jnp.where(readable, keys, -jnp.inf), axis=2, keepdims=True)
         peak = jax.lax.stop_gradient(jnp.where(jnp.isfinite(peak), peak, 0.0))
-        exponentials = jnp.exp(jnp.where(readable, keys - peak, -jnp.inf))
+        # One peak serves a whole row, and a prefix whose keys all lie far below it must not divide by nothing.
+        exponentials = jnp.exp(jnp.where(readable, jnp.maximum(keys - peak, LOWEST_EXPONENT), -jnp.inf))
         if mask.shape[2] > 1:
             totals = jnp.einsum("bxlm,bhmc->bhlc", mask.astype(jnp.float32), exponentials)
             return Memory(exponentials, values, mask, totals=totals)

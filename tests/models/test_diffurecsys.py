@@ -189,6 +189,23 @@ def test_every_option_changes_the_loss_and_keeps_it_finite(changes, plain_loss):
     assert abs(total - plain_loss) > 1e-3
 
 
+def test_a_hidden_target_still_takes_part_in_the_conversion():
+    """v-prediction: x̂_0 = √ᾱ x_t − √(1 − ᾱ) v, whether the network saw x_t or not."""
+    model = dataclasses.replace(PLAIN, objective=Objective(prediction="velocity"))
+    params, batch = parameters(model), random_batch("history-cached")
+    x_t, t = np.random.default_rng(5).normal(size=(3, 6, 8)).astype(np.float32), jnp.full((3, 6), 2)
+
+    @jax.jit
+    def estimate(x_t, hidden):
+        context = model._encode(params, batch.items, None)
+        return model._denoise(params, context, x_t, t, jnp.zeros_like(x_t), None, None, hidden)
+
+    signal, _ = model.process.signal_and_noise(2, 3)
+    hidden, blank = (estimate(given, jnp.ones((3, 6, 1), bool)) for given in (x_t, jnp.zeros_like(x_t)))
+    np.testing.assert_allclose(hidden - blank, signal * x_t, atol=1e-5)
+    assert np.abs(estimate(x_t, None) - hidden).max() > 0.01
+
+
 @pytest.mark.parametrize("objective", [Objective(target_dropout=1.0), Objective(own_estimate=1.0)])
 def test_a_hidden_target_cannot_be_read(objective):
     """x_t always hidden, or always made of own estimates: the estimate does not depend on the target."""

@@ -129,6 +129,23 @@ def test_cross_attention_against_numpy_and_with_nothing_to_read(form):
     np.testing.assert_allclose(ours[1], np.broadcast_to(params["output"]["bias"], (3, 8)), atol=1e-6)
 
 
+def test_linear_cross_attention_stays_finite_where_keys_lie_far_apart():
+    """Each query has keys of its own to read, and those of the first lie 80 below the newest one's."""
+    model = CrossAttention(width=8, num_heads=2, form="linear")
+    tokens, mask = draw(1, 1, 3, 8), attention_mask(jnp.array([[1, 2, 3]]), causal=True)
+
+    def call(module, history):
+        return module(tokens, module.memory(history, mask), train=False)
+
+    params = model.init(KEY, jnp.ones((1, 3, 8)), method=call)["params"]
+    params["key_value"]["kernel"] = jnp.ones((8, 16))
+    history = jnp.array([-5.0, -5.0, 5.0])[None, :, None] * jnp.ones(8)
+    for result in jax.jit(
+        jax.value_and_grad(lambda history: jnp.sum(model.apply({"params": params}, history, method=call)))
+    )(history):
+        assert np.all(np.isfinite(result))
+
+
 @pytest.mark.parametrize(
     ("model_class", "visibility"),
     [
