@@ -136,7 +136,8 @@ class Run:
         result = {**as_dict(evaluation), **never_trained, "protocol": card.as_dict()}
         if save and self.workdir is not None:
             with artifact.writing(self.workdir):
-                artifact.write_json(artifact.evaluation_path(self.workdir, part, exclude_seen), result)
+                path = artifact.evaluation_path(self.workdir, part, exclude_seen, num_samples)
+                artifact.write_json(path, result)
         return result
 
     def _checked_split(self, split: "Split | None") -> "Split":
