@@ -16,7 +16,7 @@ from comparison.members import Member
 from jaxrec import artifact
 from jaxrec.config import Config, config_from_json, config_to_json
 from jaxrec.evaluation import as_dict, evaluate_split
-from jaxrec.protocol import ProtocolCard
+from jaxrec.protocol import ProtocolCard, chosen_by
 from jaxrec.run import Run
 from jaxrec.train.logging import Record, Reporter, Several, Silent
 from jaxrec.train.stopping import StopRequest
@@ -167,9 +167,14 @@ def _evaluate(
         key=run.key,
         batch_size=run.config.evaluation.batch_size,
     )
-    card = ProtocolCard(**run.data, part="test", exclude_seen=exclude_seen, seed=run.config.seed)
-    if not member.trained:
-        card = dataclasses.replace(card, chosen_by="nothing: it is not trained")
+    choice = chosen_by(
+        trained=member.trained,
+        validated=len(split.validation) > 0,
+        exclude_seen=run.config.evaluation.exclude_seen,
+    )
+    card = ProtocolCard(
+        **run.data, part="test", exclude_seen=exclude_seen, seed=run.config.seed, chosen_by=choice
+    )
     result = {**as_dict(evaluation, intervals=False), "protocol": card.as_dict()}
     values = {name: evaluation.per_user[name] for name in KEPT_VALUES if name in evaluation.per_user}
     return result, values

@@ -16,7 +16,7 @@ GROUP_METRICS = ("hr@10", "ndcg@10")
 
 
 def check_comparable(cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The protocol that figures share.
+    """The protocol that figures share, ``chosen_by`` included where anything chose a checkpoint.
 
     Args:
       cards: protocol cards, by what their figures are called.
@@ -24,13 +24,15 @@ def check_comparable(cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
     Raises:
       ValueError: two cards differ in what must agree; says in what.
     """
-    names = list(cards)
-    shared = comparable(cards[names[0]])
-    for name in names[1:]:
-        if different := differences(shared, comparable(cards[name])):
+    parts = {name: comparable(card) for name, card in cards.items()}
+    first = next((name for name, part in parts.items() if "chosen_by" in part), next(iter(parts)))
+    shared = parts[first]
+    any_choice = {"chosen_by": shared["chosen_by"]} if "chosen_by" in shared else {}
+    for name, part in parts.items():
+        if different := differences(shared, any_choice | part):
             raise ValueError(
-                f"figures of {names[0]} and {name} cannot stand in one column, their protocols differ:"
-                f" {'; '.join(different)} (there: {names[0]}, here: {name})"
+                f"figures of {first} and {name} cannot stand in one column, their protocols differ:"
+                f" {'; '.join(different)} (there: {first}, here: {name})"
             )
     return shared
 

@@ -191,19 +191,34 @@ def test_users_are_averaged_over_seeds_before_the_test():
     assert part["protocol"] == {"data": "toys", "fingerprint": "f", "exclude_seen": True}
 
 
+BY_VALIDATION = {"chosen_by": "validation ndcg@10"}
+
+
 @pytest.mark.parametrize(
     ("card", "words"),
     [
         ({"exclude_seen": False}, "exclude_seen: True there, False here"),
         ({"fingerprint": "g"}, "fingerprint"),
+        (
+            {"chosen_by": "validation ndcg@10, seen included"},
+            "chosen_by: 'validation ndcg@10, seen excluded'",
+        ),
     ],
 )
 def test_different_protocols_never_share_a_column(card, words):
-    records = [make_record("base", 0, [0, 1, 0]), make_record("new", 0, [1, 0, 0], **card)]
+    records = [make_record("base", 0, [0, 1, 0]), make_record("new", 0, [1, 0, 0], **BY_VALIDATION | card)]
+    records[0].results["seen-excluded"]["protocol"] |= BY_VALIDATION
     with pytest.raises(ValueError, match="cannot stand in one column") as error:
         experiment("comparison.summary").summarise(records, "seen-excluded", "base")
     assert words in str(error.value)
     assert "new seed 0" in str(error.value)
+
+
+def test_older_cards_and_those_of_no_choice_stand_beside_others():
+    choices = ["nothing: it is not trained", "validation ndcg@10", "validation ndcg@10, seen excluded"]
+    cards = {str(number): {"data": "toys", "chosen_by": choice} for number, choice in enumerate(choices)}
+    shared = experiment("comparison.summary").check_comparable(cards)
+    assert shared == {"data": "toys", "chosen_by": "validation ndcg@10, seen excluded"}
 
 
 def test_sizes_are_equal_and_own_settings_win(tmp_path):
