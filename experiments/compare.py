@@ -105,11 +105,19 @@ def all_records(
                 directory, member, seed, split, protocols, reporter=Several(*reporter), stop=stop
             )
         if record is not None:
-            result = record.results[EXCLUDED]
-            say(console, f"  test NDCG@10 {result['ndcg@10']:.4f}, HR@10 {result['hr@10']:.4f}")
+            say(console, describe_run(record))
             records[member.name, seed] = record
     order = [(member.name, seed) for member in members for seed in seeds]
     return [records[pair] for pair in order if pair in records]
+
+
+def describe_run(record: RunRecord) -> str:
+    """The figures of a run in one line: those to choose by, then those of the test."""
+    chosen, result = record.facts.get("validation"), record.results[EXCLUDED]
+    validation = (
+        f"validation NDCG@10 {chosen['ndcg@10']:.4f} (epoch {chosen['epoch']:.1f}); " if chosen else ""
+    )
+    return f"  {validation}test NDCG@10 {result['ndcg@10']:.4f}, HR@10 {result['hr@10']:.4f}"
 
 
 def command(argv: list[str]) -> str:

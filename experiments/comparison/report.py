@@ -92,8 +92,16 @@ def describe_protocol(content: dict[str, Any], protocol: str) -> str:
         f"{card['data']} ({card['users']:,} users, {card['items']:,} items, {card['interactions']:,} interactions;"
         f" fingerprint {card['fingerprint']}), {card['split']}, {card['part']}: {card['candidates']} ranked, items of"
         f" the history {seen}. {'Seeds' if len(seeds) > 1 else 'Seed'} {', '.join(map(str, seeds))};"
-        " the checkpoint was chosen by validation NDCG@10."
+        f" the checkpoint was chosen by validation NDCG@10{_seen_in_choice(content, protocol)}."
     )
+
+
+def _seen_in_choice(content: dict[str, Any], protocol: str) -> str:
+    """How seen items were treated in the choice of the checkpoint; nothing where older results do not say it."""
+    choice = content["protocols"][protocol]["protocol"].get("chosen_by", "")
+    if choice.endswith("seen included"):
+        return ", items of the history ranked as well"
+    return ", items of the history left out" if choice.endswith("seen excluded") else ""
 
 
 def notes(content: dict[str, Any]) -> str:
@@ -142,6 +150,8 @@ def markdown_report(content: dict[str, Any], plots: Sequence[Path] = ()) -> str:
     for protocol in content["protocols"]:
         title = "Seen items excluded" if protocol == EXCLUDED else "Seen items included"
         parts += [f"## {title}", describe_protocol(content, protocol), *_protocol_tables(content, protocol)]
+    if content.get("validation"):
+        parts += ["## Validation", *_validation_table(content)]
     parts += ["## Cost", _cost_table(content)]
     parts += [f"![{path.stem}]({path.name})" for path in plots]
     return "\n\n".join(parts) + "\n"
@@ -187,6 +197,19 @@ def _test_table(models: dict[str, Any]) -> str:
             ]
         lines.append(line)
     return markdown_table(headings, lines)
+
+
+def _validation_table(content: dict[str, Any]) -> list[str]:
+    """The figures that chose the checkpoints, and that settings are to be chosen by."""
+    seen = _seen_in_choice(content, next(iter(content["protocols"]))) or ", items of the history left out"
+    lines = [
+        [name, spread(figures, "ndcg@10"), spread(figures, "epoch", ".1f")]
+        for name, figures in content["validation"].items()
+    ]
+    return [
+        f"Of each run's checkpoint, on the validation part{seen}, and the epoch that it is from.",
+        markdown_table(["model", "validation NDCG@10", "epoch"], lines),
+    ]
 
 
 def _cost_table(content: dict[str, Any]) -> str:

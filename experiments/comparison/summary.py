@@ -152,17 +152,21 @@ def content_of(
         for record in records
     ]
     costs: dict[str, dict[str, Any]] = {}
+    validation: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(record.name for record in records):
         own = [record.facts for record in records if record.name == name]
         costs[name] = {
             "parameters": own[0]["parameters"],
             **_spread([{"training_seconds": facts["training_seconds"]} for facts in own]),
         }
+        if chosen := [facts["validation"] for facts in own if "validation" in facts]:
+            validation[name] = _spread(chosen)
     content = {
         "kind": KIND,
         "command": command,
         "baseline": baseline,
         "protocols": {protocol: summarise(records, protocol, baseline) for protocol in protocols},
+        "validation": validation,
         "costs": costs,
         "timing": timing,
         "runs": runs,

@@ -1,5 +1,6 @@
 """``compare.py``: which models, runs that go on, figures by hand, tables, plots, the README's table."""
 
+import dataclasses
 import json
 import signal
 
@@ -9,6 +10,7 @@ import pytest
 from command_line import EXPERIMENTS, assert_one_sentence, experiment, run_here
 
 from jaxrec.train.logging import Silent
+from jaxrec.train.options import TrainConfig
 from jaxrec.train.stopping import stop_signals
 
 DATA = ("--data.simulated-users", "60", "--data.simulated-items", "40")
@@ -96,6 +98,24 @@ def test_means_and_groups_are_those_of_the_runs(content):
 
 
 @pytest.mark.slow
+def test_the_figures_that_chose_stand_beside_those_of_the_test(content, folder, capsys):
+    runs = [run for run in content["runs"] if run["name"] == "simple"]
+    lines = (folder / "runs" / "simulated" / "simple-seed0" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    best = max(
+        (record for record in records if record["split"] == "validation"), key=lambda one: one["ndcg@10"]
+    )
+    assert runs[0]["validation"]["ndcg@10"] == pytest.approx(best["ndcg@10"], rel=1e-5)
+    assert runs[0]["validation"]["epoch"] == pytest.approx(best["epoch"], rel=1e-5)
+    mean = np.mean([run["validation"]["ndcg@10"] for run in runs])
+    assert content["validation"]["simple"]["mean"]["ndcg@10"] == pytest.approx(mean, rel=1e-5)
+    assert set(content["validation"]) == {"sasrec", "simple"}
+    text = (folder / "results" / "compare-toys.md").read_text()
+    assert "| model | validation NDCG@10 | epoch |" in text
+    assert f"| simple | {mean:.4f} ± " in text
+
+
+@pytest.mark.slow
 def test_times_are_relative_to_the_baseline(content):
     models = content["timing"]["models"]
     assert set(models) == {"sasrec", "simple"}
@@ -128,6 +148,8 @@ def test_finished_runs_are_only_read(content, folder, capsys):
     of_seed = [run for run in content["runs"] if run["seed"] == 0]
     seen = [run["results"]["seen-excluded"] for run in of_seed]
     assert [run["results"]["seen-excluded"] for run in fresh["runs"]] == seen
+    assert fresh["runs"][-1]["validation"] == of_seed[-1]["validation"]
+    assert "  validation NDCG@10 " in again.out
 
 
 def test_a_signal_before_the_loop_listens_reaches_it_once():
@@ -173,6 +195,24 @@ def make_record(name, seed, values, **card):
     result = {"ndcg@10": values.mean(), "groups": groups, "protocol": card}
     record = experiment("comparison.runs").RunRecord
     return record(name, seed, {}, {"seen-excluded": result}, {"seen-excluded": {"ndcg@10": values}})
+
+
+def test_a_finished_run_without_its_validation_figure_is_read_from_the_course_of_training(tmp_path):
+    best_validation = experiment("comparison.runs").best_validation
+    train = TrainConfig(epochs=6, evaluate_every=2)
+    assert best_validation(tmp_path, train) == {}
+    records = [
+        {"split": "train", "step": 2, "epoch": 0.5, "loss": 4.0},
+        {"split": "validation", "step": 8, "epoch": 2.5, "best": True, "ndcg@10": 0.1},
+        {"split": "validation", "step": 16, "epoch": 4.5, "best": True, "ndcg@10": 0.2},
+        {"split": "validation", "step": 24, "epoch": 6.5, "best": False, "ndcg@10": 0.15},
+        {"split": "validation", "step": 32, "epoch": 8.5, "best": True, "ndcg@10": 0.3},
+    ]
+    cut = '{"split": "validation", "ep'
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*map(json.dumps, records), cut]))
+    assert best_validation(tmp_path, train) == {"validation": {"ndcg@10": 0.2, "epoch": 4.5}}
+    longer = dataclasses.replace(train, epochs=8)
+    assert best_validation(tmp_path, longer) == {"validation": {"ndcg@10": 0.3, "epoch": 8.5}}
 
 
 def test_users_are_averaged_over_seeds_before_the_test():
