@@ -86,14 +86,13 @@ def all_records(
     stop: StopRequest,
 ) -> list[RunRecord]:
     """The records of all runs, in the order of the table; the first seed of every model is trained first."""
-    workdir = Path(arguments.workdir) / arguments.data_name
     seeds = arguments.seed_numbers
     pairs = [(member, seed) for seed in seeds for member in members if member.seeded or seed == seeds[0]]
     records: dict[tuple[str, int], RunRecord] = {}
     for number, (member, seed) in enumerate(pairs, 1):
         if stop.is_set():
             break
-        directory = run_directory(workdir, member, seed)
+        directory = run_directory(arguments.runs_folder, member, seed)
         title = f"[bold]run {number} of {len(pairs)}[/] {escape(member.name)}, seed {seed}"
         record = read_record(directory, member, seed, split, protocols)
         if record is not None:
@@ -130,7 +129,7 @@ def run_command(arguments: CompareArguments, record: RunRecord) -> str:
     if record.name == RANDOM:
         return ""
     workdir = Path(shown_path(arguments.workdir))
-    directory = workdir / arguments.data_name / f"{record.name}-seed{record.seed}"
+    directory = workdir / arguments.study_name / f"{record.name}-seed{record.seed}"
     flags = ["--config", str(directory / artifact.CONFIG), "--workdir", str(directory)]
     return f"python experiments/train.py {shlex.join(flags)}"
 

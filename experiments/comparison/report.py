@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.report import describe_environment, markdown_table
 
 from comparison.runs import EXCLUDED
+from jaxrec.protocol import NOTHING
 
 SHORT_HEADINGS = (
     "model",
@@ -88,11 +89,14 @@ def describe_protocol(content: dict[str, Any], protocol: str) -> str:
     card = content["protocols"][protocol]["protocol"]
     seen = "left out" if card["exclude_seen"] else "ranked as well"
     seeds = sorted({run["seed"] for run in content["runs"]})
+    cards = [run["results"][protocol]["protocol"] for run in content["runs"]]
+    chosen = any(not card["chosen_by"].startswith(NOTHING) for card in cards)
+    choice = f"the checkpoint was chosen by validation NDCG@10{_seen_in_choice(content, protocol)}"
     return (
         f"{card['data']} ({card['users']:,} users, {card['items']:,} items, {card['interactions']:,} interactions;"
         f" fingerprint {card['fingerprint']}), {card['split']}, {card['part']}: {card['candidates']} ranked, items of"
         f" the history {seen}. {'Seeds' if len(seeds) > 1 else 'Seed'} {', '.join(map(str, seeds))};"
-        f" the checkpoint was chosen by validation NDCG@10{_seen_in_choice(content, protocol)}."
+        f" {choice if chosen else 'no checkpoint was chosen'}."
     )
 
 

@@ -40,9 +40,11 @@ class CompareArguments:
       epochs: of all models, at most; 0 is each one's own.
       patience: evaluations without a better validation NDCG@10 before stopping; 0 is each one's own.
       seen_included: also report rankings in which items of the history are not left out.
+      choose_seen_included: let the validation NDCG@10 of rankings in which items of the history are not left out choose
+        every model's checkpoint, as the DiffuRec papers do; such runs have folders and results of their own.
       timing_rounds: rounds in which all models' training steps and recommendations are timed in turn; 0
         leaves the times out.
-      workdir: runs lie below it, in DIR/DATA/NAME-seedN.
+      workdir: runs lie below it, in DIR/DATA/NAME-seedN (DIR/DATA-chosen-seen-included/...).
       out: the results are OUT.json, OUT.md and OUT-*.png. Default: experiments/results/compare-DATA.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
       debug: show the full traceback of an error.
@@ -62,6 +64,7 @@ class CompareArguments:
     epochs: int = 0
     patience: int = 0
     seen_included: bool = False
+    choose_seen_included: bool = False
     timing_rounds: int = 5
     workdir: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/compare"
     out: Annotated[str, tyro.conf.arg(metavar="PATH")] = ""
@@ -95,9 +98,19 @@ class CompareArguments:
         return Path(self.data.source).name.split(".")[0] or "data"
 
     @property
+    def study_name(self) -> str:
+        """``data_name``, and the choice of checkpoints where it is not the usual one."""
+        return f"{self.data_name}-chosen-seen-included" if self.choose_seen_included else self.data_name
+
+    @property
+    def runs_folder(self) -> Path:
+        """Where the runs lie; those whose checkpoints were chosen in another way do not."""
+        return Path(self.workdir) / self.study_name
+
+    @property
     def out_path(self) -> Path:
         """The results' path without a suffix."""
-        chosen = self.out or script_path(f"results/compare-{self.data_name}")
+        chosen = self.out or script_path(f"results/compare-{self.study_name}")
         return Path(chosen.removesuffix(".json"))
 
 

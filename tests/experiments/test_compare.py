@@ -328,6 +328,7 @@ def test_the_studies_can_be_compared(study):
         (("--set", "sasrec.model.widht=8"), ("no 'widht'", "'width'")),
         (("--set", "sasrec.model.width.x=8"), ("model.width is 128", "no parts")),
         (("--set", "sasrec.data.min_user=2"), ("all models",)),
+        (("--set", "sasrec.evaluation.exclude_seen=false"), ("all models", "--choose-seen-included")),
         (("--set", "sasrec.model.width=wide"), ("settings of sasrec", "model.width", "'wide'")),
         (("--width", "-1"), ("--width", "-1")),
         (("--variants", "none.json"), ("none.json",)),
