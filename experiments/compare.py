@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
     """Trains what is not trained yet, compares, shows and writes; returns the exit code."""
     arguments = parse_compare_arguments(argv)
     members, baseline = make_members(arguments), baseline_of(arguments)
+    also_against = further_baselines(arguments, baseline)
     protocols = (EXCLUDED, INCLUDED) if arguments.seen_included else (EXCLUDED,)
     if arguments.cache:
         keep_compiled_programs()
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> int:
         records,
         protocols,
         baseline=baseline,
+        also_against=also_against,
         command=shown_command(PROGRAM, argv),
         run_commands={(record.name, record.seed): run_command(arguments, record) for record in records},
         timing=timing,
@@ -75,6 +77,23 @@ def baseline_of(arguments: CompareArguments) -> str:
             f"--baseline {arguments.baseline} is not among the models compared{nearest(arguments.baseline, names)}"
         )
     return arguments.baseline
+
+
+def further_baselines(arguments: CompareArguments, baseline: str) -> list[str]:
+    """Further models that the others are tested against.
+
+    Raises:
+      ValueError: one is not compared, or is a baseline already.
+    """
+    further = [name.strip() for name in arguments.also_against.split(",") if name.strip()]
+    for place, name in enumerate(further):
+        if name not in arguments.names:
+            raise ValueError(
+                f"--also-against {name} is not among the models compared{nearest(name, arguments.names)}"
+            )
+        if name in (baseline, *further[:place]):
+            raise ValueError(f"--also-against {name}: the others are tested against it already; leave it out")
+    return further
 
 
 def all_records(

@@ -163,7 +163,15 @@ def markdown_report(content: dict[str, Any], plots: Sequence[Path] = ()) -> str:
 
 def _protocol_tables(content: dict[str, Any], protocol: str) -> list[str]:
     models = content["protocols"][protocol]["models"]
-    parts = ["### Accuracy", _metric_table(models, ACCURACY), "### Against the baseline", _test_table(models)]
+    tests = {name: model["paired"] for name, model in models.items() if "paired" in model}
+    parts = ["### Accuracy", _metric_table(models, ACCURACY), "### Against the baseline", _test_table(tests)]
+    for base in content.get("also_against", ()):
+        tests = {
+            name: model["paired_against"][base]
+            for name, model in models.items()
+            if base in model.get("paired_against", {})
+        }
+        parts += [f"### Against {base}", _test_table(tests)]
     parts += ["### Beyond accuracy, lists of 10", _metric_table(models, DIVERSITY)]
     groups = list(next(iter(models.values()))["groups"])
     lines = [
@@ -181,22 +189,20 @@ def _metric_table(models: dict[str, Any], metrics: dict[str, str]) -> str:
     return markdown_table(["model", *(metrics[metric] for metric in present)], lines)
 
 
-def _test_table(models: dict[str, Any]) -> str:
-    """Differences with their intervals."""
-    metrics = list(next(iter(models.values()))["intervals"])
+def _test_table(tests: dict[str, dict[str, Any]]) -> str:
+    """Differences with their intervals, of tests by model and metric."""
+    metrics = list(next(iter(tests.values()), {}))
     headings = ["model"]
     for metric in metrics:
         headings += [f"{metric.upper()}, difference [95 %]", "p", "better / worse users"]
     lines = []
-    for name, model in models.items():
-        if "paired" not in model:
-            continue
+    for name, of_model in tests.items():
         line = [name]
         for metric in metrics:
-            test = model["paired"][metric]
+            test = of_model[metric]
             line += [
                 f"{test['difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]",
-                p_value(model, metric).partition(" ")[2],
+                p_value({"paired": of_model}, metric).partition(" ")[2],
                 f"{test['wins']:,} / {test['losses']:,}",
             ]
         lines.append(line)

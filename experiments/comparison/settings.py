@@ -30,6 +30,7 @@ class CompareArguments:
       presets: names of presets and variants, separated by commas.
       seeds: separated by commas; fix them in advance.
       baseline: the model that the others are tested against. Default: sasrec, or the first one.
+      also_against: further models of those compared, separated by commas; the report tests all others against each.
       variant: NAME=PRESET, a further model that starts from a preset; --set NAME.... changes it. Repeatable.
       variants: JSON files of variants, {NAME: {"preset": PRESET, "set": {"model.dropout_rate": 0.1, ...}}}, separated
         by commas; in place of a preset, one may start from a variant before it.
@@ -54,6 +55,7 @@ class CompareArguments:
     presets: Annotated[str, tyro.conf.arg(metavar="NAME,NAME")] = "sasrec,stosa,awrsr,vgenatt,dgenatt"
     seeds: Annotated[str, tyro.conf.arg(metavar="N,N")] = "0,1,2"
     baseline: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    also_against: Annotated[str, tyro.conf.arg(metavar="NAME,NAME")] = ""
     variant: tyro.conf.UseAppendAction[list[str]] = dataclasses.field(default_factory=list)
     variants: Annotated[str, tyro.conf.arg(metavar="FILE,FILE")] = ""
     changes: Annotated[tyro.conf.UseAppendAction[list[str]], tyro.conf.arg(name="set")] = dataclasses.field(

@@ -51,6 +51,7 @@ def content(folder):
 
     stops = [signal.SIGTERM]
     argv = [*SMALL, "--seeds", "0,1", "--timing-rounds", "1", "--seen-included"]
+    argv += ["--also-against", "simple"]
     argv += ["--workdir", str(folder / "runs"), "--out", str(folder / "results" / "compare-toys")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "reporters", lambda console, workdir: [StopAtFirstStep()])
@@ -113,6 +114,18 @@ def test_the_figures_that_chose_stand_beside_those_of_the_test(content, folder, 
     text = (folder / "results" / "compare-toys.md").read_text()
     assert "| model | validation NDCG@10 | epoch |" in text
     assert f"| simple | {mean:.4f} ± " in text
+
+
+@pytest.mark.slow
+def test_further_baselines_have_tables_of_their_own(content, folder):
+    assert content["also_against"] == ["simple"]
+    models = content["protocols"]["seen-included"]["models"]
+    assert "paired_against" not in models["simple"]
+    own, other = models["simple"]["paired"]["hr@10"], models["sasrec"]["paired_against"]["simple"]["hr@10"]
+    assert (own["wins"], own["losses"]) == (other["losses"], other["wins"])
+    table = (folder / "results" / "compare-toys.md").read_text().partition("### Against simple\n")[2]
+    rows = [line.split(" | ")[0] for line in table.partition("###")[0].splitlines() if line.startswith("| ")]
+    assert rows == ["| model", "| ---", "| random", "| popularity", "| sasrec"]
 
 
 @pytest.mark.slow
@@ -319,6 +332,8 @@ def test_the_studies_can_be_compared(study):
         (("--seeds", "0,one"), ("--seeds", "'0,one'")),
         (("--seeds", "0,0"), ("twice",)),
         (("--presets", "sasrec", "--baseline", "stosa"), ("--baseline stosa",)),
+        (("--presets", "sasrec,awrsr", "--also-against", "awrs"), ("--also-against awrs", "'awrsr'")),
+        (("--presets", "sasrec,awrsr", "--also-against", "awrsr,sasrec"), ("sasrec", "already")),
         (("--variant", "awrsr"), ("NAME=PRESET",)),
         (("--variant", "mine=awrs"), ("mine starts from 'awrs'", "'awrsr'")),
         (("--variant", "mine=awrsr"), ("mine", "--presets")),
