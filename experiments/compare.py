@@ -10,6 +10,7 @@ from comparison.plots import draw_plots
 from comparison.report import TERMINAL_HEADINGS, describe_protocol, markdown_report, notes, short_table
 from comparison.runs import EXCLUDED, INCLUDED, RunRecord, make_record, read_record, run_directory
 from comparison.settings import PROGRAM, CompareArguments, parse_compare_arguments
+from comparison.source import note_on_sources, source_hash
 from comparison.summary import content_of
 from comparison.timing import time_members
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
@@ -36,6 +37,7 @@ def main(argv: list[str]) -> int:
     protocols = (EXCLUDED, INCLUDED) if arguments.seen_included else (EXCLUDED,)
     if arguments.cache:
         keep_compiled_programs()
+    source_hash()  # now: the files may change while models train
     console = make_console()
     with DownloadBar(console, arguments.data.source) as bar:
         split = load_split(arguments.data, progress=bar)
@@ -108,6 +110,7 @@ def all_records(
     seeds = arguments.seed_numbers
     pairs = [(member, seed) for seed in seeds for member in members if member.seeded or seed == seeds[0]]
     records: dict[tuple[str, int], RunRecord] = {}
+    finished: list[RunRecord] = []
     for number, (member, seed) in enumerate(pairs, 1):
         if stop.is_set():
             break
@@ -116,6 +119,7 @@ def all_records(
         record = read_record(directory, member, seed, split, protocols)
         if record is not None:
             say(console, f"{title}: finished before")
+            finished.append(record)
         else:
             say(console, title)
             reporter = reporters(console, directory)
@@ -125,6 +129,8 @@ def all_records(
         if record is not None:
             say(console, describe_run(record))
             records[member.name, seed] = record
+    if note := note_on_sources(finished):
+        say(console, f"[yellow]note:[/] {escape(note)}")
     order = [(member.name, seed) for member in members for seed in seeds]
     return [records[pair] for pair in order if pair in records]
 

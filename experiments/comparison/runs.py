@@ -13,6 +13,7 @@ import numpy as np
 import jaxrec
 from comparison.baselines import RandomRecommender
 from comparison.members import Member
+from comparison.source import SourceNote, source_hash
 from jaxrec import artifact
 from jaxrec.config import Config, config_from_json, config_to_json
 from jaxrec.evaluation import as_dict, evaluate_split
@@ -38,8 +39,8 @@ class RunRecord:
     Attributes:
       name: of the model.
       seed: of the run.
-      facts: ``config``, ``parameters``, ``training_seconds``, and ``validation`` where it was chosen by that;
-        JSON-able.
+      facts: ``config``, ``parameters``, ``training_seconds``, ``sources`` (hashes of what trained and evaluated it;
+        absent in older runs), and ``validation`` where it was chosen by that; JSON-able.
       results: by protocol: metrics flat, ``groups``, ``protocol``; JSON-able.
       values: by protocol and metric, ``[n]`` float64: each test user's value.
     """
@@ -142,11 +143,11 @@ def make_record(
       FloatingPointError: the loss is not finite.
       OSError: the directory cannot be written to.
     """
-    config = member.with_seed(seed)
+    config, source = member.with_seed(seed), SourceNote(directory / FOLDER)
     if isinstance(config.model, RandomRecommender):
         run = _random_run(config, split)
     else:
-        run = jaxrec.fit(config, split, directory, reporter=Several(StopRelay(stop), reporter))
+        run = jaxrec.fit(config, split, directory, reporter=Several(source, StopRelay(stop), reporter))
     if run.interrupted:
         stop.number = run.interrupted
         stop.set()
@@ -155,6 +156,7 @@ def make_record(
         "config": config_to_json(config),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(run.params)),
         "training_seconds": run.training_seconds,
+        "sources": list(dict.fromkeys([*source.read(), source_hash()])),
         **best_validation(directory, config.train),
     }
     results, values = {}, {}

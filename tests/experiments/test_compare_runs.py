@@ -18,7 +18,8 @@ def compare(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*flags):
-        outcome = run_here("compare.py", *SMALL, "--workdir", "runs", *flags, capsys=capsys)
+        places = ("--workdir", "runs", *(() if "--out" in flags else ("--out", "results/small")))
+        outcome = run_here("compare.py", *SMALL, *places, *flags, capsys=capsys)
         assert outcome.code == 0, outcome.err
         return outcome.out
 
@@ -48,3 +49,59 @@ def test_runs_chosen_in_another_way_lie_elsewhere(compare, tmp_path):
     assert not any(run["config"]["evaluation"]["exclude_seen"] for run in content["runs"])
     assert "chosen_by" not in content["protocols"]["seen-excluded"]["protocol"]
     assert "no checkpoint was chosen" in (tmp_path / "results" / "2.md").read_text()
+
+
+def test_finished_runs_of_other_source_are_named(compare, tmp_path):
+    source = experiment("comparison.source")
+    compare()
+    again = compare()
+    assert again.count("finished before") == 2
+    assert "note:" not in again
+    file = tmp_path / "runs" / "simulated" / "popularity-seed0" / "comparison" / "seen-excluded.json"
+    record = json.loads(file.read_text())
+    assert record["facts"]["sources"] == [source.source_hash()]
+    record["facts"]["sources"] = ["0123456789ab"]
+    file.write_text(json.dumps(record))
+    again = compare()
+    assert again.count("finished before") == 2
+    (note,) = [line for line in again.splitlines() if line.startswith("note:")]
+    assert "popularity seed 0 (0123456789ab)" in note
+    assert source.source_hash() in note
+    assert "random" not in note
+    del record["facts"]["sources"]
+    file.write_text(json.dumps(record))
+    again = compare()
+    assert again.count("finished before") == 2
+    assert "note:" not in again
+
+
+def test_a_hash_follows_names_and_content(tmp_path):
+    source_hash = experiment("comparison.source").source_hash.__wrapped__
+    found = set()
+    for name, text in (("a.py", "1"), ("a.py", "2"), ("b.py", "2")):
+        folder = tmp_path / f"{len(found)}" / "nn"
+        folder.mkdir(parents=True)
+        (folder / name).write_text(text)
+        (folder / "notes.txt").write_text(name)
+        found.add(source_hash(folder.parent))
+    assert len(found) == 3
+    (folder / "notes.txt").write_text("other")
+    assert source_hash(folder.parent) in found
+
+
+def test_sources_of_a_training_that_goes_on_add_up(tmp_path):
+    source = experiment("comparison.source")
+    former = tmp_path / "former" / "sources.json"
+    former.parent.mkdir()
+    former.write_text('["0123456789ab"]')
+    present = source.source_hash()
+    for name, step, sources in (
+        ("former", 8, ["0123456789ab", present]),
+        ("older", 8, ["unknown", present]),
+        ("fresh", 0, [present]),
+    ):
+        note = source.SourceNote(tmp_path / name)
+        note.start(2, {"step": step})
+        assert name == "former" or note.read() == []
+        note.steps({"step": step + 4})
+        assert note.read() == sources
