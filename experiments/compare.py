@@ -1,4 +1,4 @@
-"""Compares models over several seeds on one split; ``compare.py --help`` tells how."""
+"""Compares models over several seeds and data sets; ``compare.py --help`` tells how."""
 
 import shlex
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from commands import shown_command, shown_path
 from comparison.members import RANDOM, Member, make_members
+from comparison.overview import markdown_overview
 from comparison.plots import draw_plots
 from comparison.report import TERMINAL_HEADINGS, describe_protocol, markdown_report, notes, short_table
 from comparison.runs import EXCLUDED, INCLUDED, RunRecord, make_record, read_record, run_directory
@@ -32,37 +33,65 @@ if TYPE_CHECKING:
 def main(argv: list[str]) -> int:
     """Trains what is not trained yet, compares, shows and writes; returns the exit code."""
     arguments = parse_compare_arguments(argv)
-    members, baseline = make_members(arguments), baseline_of(arguments)
-    also_against = further_baselines(arguments, baseline)
-    protocols = (EXCLUDED, INCLUDED) if arguments.seen_included else (EXCLUDED,)
+    alone = arguments.of_each_data
+    members = [make_members(one) for one in alone]
+    further_baselines(arguments)  # wrong names are told before anything is read
     if arguments.cache:
         keep_compiled_programs()
     source_hash()  # now: the files may change while models train
     console = make_console()
+    splits = [read_split(console, one) for one in alone]
+    contents, reports = {}, {}
+    for one, own_members, split in zip(alone, members, splits, strict=True):
+        with stop_signals() as stop:
+            records = all_records(console, one, own_members, split, stop)
+            if stop.is_set():
+                again = escape(command(argv))
+                say(console, f"stopped and saved; the same command goes on from here: {again}")
+                return 128 + stop.number
+        content = compare(console, one, own_members, split, records, argv)
+        show(console, content)
+        contents[one.data_name], reports[one.data_name] = content, write(console, content, one.out_path)
+    if len(contents) > 1:
+        write_overview(console, markdown_overview(contents, reports), arguments.overview_path)
+    return 0
+
+
+def read_split(console: Console, arguments: CompareArguments) -> "Split":
+    """The data of one comparison."""
     with DownloadBar(console, arguments.data.source) as bar:
         split = load_split(arguments.data, progress=bar)
     say(console, f"[bold]data[/] {escape(describe_split(split))}")
-    with stop_signals() as stop:
-        records = all_records(console, arguments, members, split, protocols, stop)
-        if stop.is_set():
-            say(console, f"stopped and saved; the same command goes on from here: {escape(command(argv))}")
-            return 128 + stop.number
-    timing = None
+    return split
+
+
+def compare(
+    console: Console,
+    arguments: CompareArguments,
+    members: list[Member],
+    split: "Split",
+    records: list[RunRecord],
+    argv: list[str],
+) -> dict[str, Any]:
+    """What the JSON file on one data set holds; models are timed first."""
+    baseline, timing = baseline_of(arguments), None
     if arguments.timing_rounds:
         say(console, "timing training steps and recommendations of all models in turn")
         timing = time_members(members, split, baseline=baseline, rounds=arguments.timing_rounds)
-    content = content_of(
+    return content_of(
         records,
-        protocols,
+        protocols_of(arguments),
         baseline=baseline,
-        also_against=also_against,
+        also_against=further_baselines(arguments),
         command=shown_command(PROGRAM, argv),
         run_commands={(record.name, record.seed): run_command(arguments, record) for record in records},
         timing=timing,
     )
-    show(console, content)
-    write(console, content, arguments.out_path)
-    return 0
+
+
+def protocols_of(arguments: CompareArguments) -> tuple[str, ...]:
+    """The protocols of the test's figures."""
+    return (EXCLUDED, INCLUDED) if arguments.seen_included else (EXCLUDED,)
 
 
 def baseline_of(arguments: CompareArguments) -> str:
@@ -81,7 +110,7 @@ def baseline_of(arguments: CompareArguments) -> str:
     return arguments.baseline
 
 
-def further_baselines(arguments: CompareArguments, baseline: str) -> list[str]:
+def further_baselines(arguments: CompareArguments) -> list[str]:
     """Further models that the others are tested against.
 
     Raises:
@@ -93,7 +122,7 @@ def further_baselines(arguments: CompareArguments, baseline: str) -> list[str]:
             raise ValueError(
                 f"--also-against {name} is not among the models compared{nearest(name, arguments.names)}"
             )
-        if name in (baseline, *further[:place]):
+        if name in (baseline_of(arguments), *further[:place]):
             raise ValueError(f"--also-against {name}: the others are tested against it already; leave it out")
     return further
 
@@ -103,11 +132,10 @@ def all_records(
     arguments: CompareArguments,
     members: list[Member],
     split: "Split",
-    protocols: tuple[str, ...],
     stop: StopRequest,
 ) -> list[RunRecord]:
     """The records of all runs, in the order of the table; the first seed of every model is trained first."""
-    seeds = arguments.seed_numbers
+    seeds, protocols = arguments.seed_numbers, protocols_of(arguments)
     pairs = [(member, seed) for seed in seeds for member in members if member.seeded or seed == seeds[0]]
     records: dict[tuple[str, int], RunRecord] = {}
     finished: list[RunRecord] = []
@@ -172,14 +200,23 @@ def show(console: Console, content: dict[str, Any]) -> None:
     say(console, escape(notes(content)))
 
 
-def write(console: Console, content: dict[str, Any], out: Path) -> None:
-    """The JSON file, the Markdown tables and the plots."""
+def write(console: Console, content: dict[str, Any], out: Path) -> Path:
+    """Writes the JSON file, the Markdown tables and the plots; returns the path of the tables."""
+    report = out.with_name(f"{out.name}.md")
     with artifact.writing(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         plots = draw_plots(content, out)
-        out.with_name(f"{out.name}.md").write_text(markdown_report(content, plots), encoding="utf-8")
+        report.write_text(markdown_report(content, plots), encoding="utf-8")
         artifact.write_json(out.with_name(f"{out.name}.json"), content)
     say(console, f"\nwritten to {escape(str(out))}.json, .md and -*.png")
+    return report
+
+
+def write_overview(console: Console, text: str, path: Path) -> None:
+    """Writes the page over several data sets."""
+    with artifact.writing(path.parent):
+        path.write_text(text, encoding="utf-8")
+    say(console, f"the page over all data sets: {escape(str(path))}")
 
 
 if __name__ == "__main__":

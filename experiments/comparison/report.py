@@ -147,13 +147,21 @@ def readme_table(content: dict[str, Any]) -> str:
     )
 
 
+def protocol_title(protocol: str) -> str:
+    """The heading of a protocol's section."""
+    return "Seen items excluded" if protocol == EXCLUDED else "Seen items included"
+
+
 def markdown_report(content: dict[str, Any], plots: Sequence[Path] = ()) -> str:
     """Everything: each protocol in its own tables, then cost, then plots."""
     card = next(iter(content["protocols"].values()))["protocol"]
     parts = [f"# Comparison on {card['data']}", f"`{content['command']}`", notes(content)]
     for protocol in content["protocols"]:
-        title = "Seen items excluded" if protocol == EXCLUDED else "Seen items included"
-        parts += [f"## {title}", describe_protocol(content, protocol), *_protocol_tables(content, protocol)]
+        parts += [
+            f"## {protocol_title(protocol)}",
+            describe_protocol(content, protocol),
+            *_protocol_tables(content, protocol),
+        ]
     if content.get("validation"):
         parts += ["## Validation", *_validation_table(content)]
     parts += ["## Cost", _cost_table(content)]
@@ -251,6 +259,7 @@ __all__ = [
     "markdown_report",
     "notes",
     "p_value",
+    "protocol_title",
     "readme_table",
     "short_table",
     "spread",

@@ -1,4 +1,4 @@
-"""Runs of ``compare.py``: how their checkpoints are chosen, and where they lie."""
+"""Runs of ``compare.py``: their data sets, how their checkpoints are chosen, their sources, where they lie."""
 
 import json
 
@@ -49,6 +49,63 @@ def test_runs_chosen_in_another_way_lie_elsewhere(compare, tmp_path):
     assert not any(run["config"]["evaluation"]["exclude_seen"] for run in content["runs"])
     assert "chosen_by" not in content["protocols"]["seen-excluded"]["protocol"]
     assert "no checkpoint was chosen" in (tmp_path / "results" / "2.md").read_text()
+
+
+def test_each_data_set_has_results_of_its_own_and_one_page_shows_all(compare, tmp_path):
+    users, times = range(12), range(7)
+    events = [f"{user},{(user * 3 + time) % 10},{time}" for user in users for time in times]
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "toys.csv").write_text("\n".join(["user,item,time", *events]))
+    items = [f"{item}\ttoy {item}\tkind {item % 2}" for item in range(10)]
+    (tmp_path / "items.tsv").write_text("\n".join(["item\ttitle\tcategories", *items]))
+    more = (
+        *(
+            "--more-data",
+            str(tmp_path / "others" / "toys.csv"),
+            "--more-items",
+            f"toys={tmp_path / 'items.tsv'}",
+        ),
+        *("--seen-included", "--out", "results/both"),
+    )
+    compare(*more)
+    results = {path.name for path in (tmp_path / "results").iterdir()}
+    assert {"both.md", "both-simulated.json", "both-toys.json", "both-toys.md"} <= results
+    assert (tmp_path / "runs" / "toys" / "popularity-seed0").is_dir()
+    toys = json.loads((tmp_path / "results" / "both-toys.json").read_text())
+    assert {run["results"]["seen-excluded"]["protocol"]["users"] for run in toys["runs"]} == {12}
+    assert "cc@10" in toys["protocols"]["seen-excluded"]["models"]["popularity"]["mean"]
+    assert "--more-data toys.csv --more-items toys=items.tsv" in toys["command"]
+    page = (tmp_path / "results" / "both.md").read_text()
+    assert page.count("| model | simulated: HR@10 | simulated: NDCG@10 | simulated: p | toys: HR@10 |") == 2
+    line = next(line for line in page.splitlines() if line.startswith("| popularity |"))
+    mean = toys["protocols"]["seen-excluded"]["models"]["popularity"]["mean"]
+    assert f"| {mean['hr@10']:.4f} | {mean['ndcg@10']:.4f} |" in line
+    for words in (
+        "toys (12 users, 10 items",
+        "(60 users, 40 items",
+        "[toys](both-toys.md)",
+        "Seen items included",
+    ):
+        assert words in page
+    assert str(tmp_path) not in page
+    assert compare(*more).count("finished before") == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--more-data", "elsewhere/simulated.csv"), r"another data set is called simulated too"),
+        (("--more-data", "a.csv", "--more-items", "items.tsv"), r"write NAME=FILE"),
+        (
+            ("--more-data", "toys.csv", "--more-items", "toy=items.tsv"),
+            r"is called 'toy'; did you mean 'toys'",
+        ),
+    ],
+)
+def test_data_sets_that_cannot_stand_together_are_named(flags, words):
+    arguments = experiment("comparison.settings").parse_compare_arguments(list(flags))
+    with pytest.raises(ValueError, match=words):
+        _ = arguments.of_each_data
 
 
 def test_finished_runs_of_other_source_are_named(compare, tmp_path):
