@@ -164,12 +164,17 @@ def all_records(
 
 
 def describe_run(record: RunRecord) -> str:
-    """The figures of a run in one line: those to choose by, then those of the test."""
-    chosen, result = record.facts.get("validation"), record.results[EXCLUDED]
+    """The figures of a run in one line: those to choose by, then those of the test, ranked alike if they were."""
+    chosen = record.facts.get("validation")
+    evaluation = record.facts["config"].get("evaluation", {})
+    alike = EXCLUDED if evaluation.get("exclude_seen", True) else INCLUDED
+    protocol = alike if alike in record.results else EXCLUDED
+    result = record.results[protocol]
     validation = (
         f"validation NDCG@10 {chosen['ndcg@10']:.4f} (epoch {chosen['epoch']:.1f}); " if chosen else ""
     )
-    return f"  {validation}test NDCG@10 {result['ndcg@10']:.4f}, HR@10 {result['hr@10']:.4f}"
+    ranked = "" if protocol == EXCLUDED and alike == protocol else f" ({protocol.replace('-', ' ')})"
+    return f"  {validation}test NDCG@10 {result['ndcg@10']:.4f}, HR@10 {result['hr@10']:.4f}{ranked}"
 
 
 def command(argv: list[str]) -> str:

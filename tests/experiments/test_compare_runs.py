@@ -132,6 +132,24 @@ def test_finished_runs_of_other_source_are_named(compare, tmp_path):
     assert "note:" not in again
 
 
+@pytest.mark.parametrize(
+    ("exclude_seen", "reported", "words"),
+    [
+        (True, ("seen-excluded", "seen-included"), "test NDCG@10 0.2000, HR@10 0.3000"),
+        (False, ("seen-excluded", "seen-included"), "test NDCG@10 0.1000, HR@10 0.3000 (seen included)"),
+        (False, ("seen-excluded",), "test NDCG@10 0.2000, HR@10 0.3000 (seen excluded)"),
+    ],
+)
+def test_the_line_of_a_run_shows_validation_before_the_test(exclude_seen, reported, words):
+    config = {"evaluation": {"exclude_seen": exclude_seen}}
+    facts = {"config": config, "validation": {"ndcg@10": 0.25, "epoch": 12.0}}
+    ndcg = {"seen-excluded": 0.2, "seen-included": 0.1}
+    results = {protocol: {"ndcg@10": ndcg[protocol], "hr@10": 0.3} for protocol in reported}
+    record = experiment("comparison.runs").RunRecord("sasrec", 0, facts, results, {})
+    line = experiment("compare").describe_run(record)
+    assert line == f"  validation NDCG@10 0.2500 (epoch 12.0); {words}"
+
+
 def test_a_hash_follows_names_and_content(tmp_path):
     source_hash = experiment("comparison.source").source_hash.__wrapped__
     found = set()
