@@ -9,8 +9,14 @@ def shown_path(text: str) -> str:
     return text.rstrip("/").rsplit("/", 1)[-1] if text.startswith(("/", "../", "~")) else text
 
 
+def _shown_part(text: str) -> str:
+    """A path, or ``NAME=PATH``."""
+    name, equals, path = text.rpartition("=")
+    return f"{name}{equals}{shown_path(path)}"
+
+
 def shown_command(program: str, argv: Sequence[str], *, without: Sequence[str] = ()) -> str:
-    """A command whose paths are ``shown_path``s, also behind ``=`` and between commas.
+    """A command whose paths are ``shown_path``s, also behind ``=`` or ``NAME=`` and between commas.
 
     Args:
       program: ``python experiments/...``.
@@ -22,7 +28,7 @@ def shown_command(program: str, argv: Sequence[str], *, without: Sequence[str] =
     for word in argv:
         flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
         if (flag or word) not in without and not (previous in without and not word.startswith("--")):
-            shown = ",".join(map(shown_path, value.split(",")))
+            shown = ",".join(map(_shown_part, value.split(",")))
             kept.append(f"{flag}{equals}{shown}")
         previous = word
     return f"{program} {shlex.join(kept)}".strip()

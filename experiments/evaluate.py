@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
         results["popularity"] = baseline.evaluate(part, exclude_seen=exclude_seen)
     print_metrics(console, results)
     print_groups(console, result["groups"])
-    written = artifact.evaluation_path(run.workdir, part, exclude_seen)
+    written = artifact.evaluation_path(run.workdir, part, exclude_seen, result["protocol"]["num_samples"])
     if arguments.out and processes.is_main():
         with artifact.writing(Path(arguments.out).parent):
             shutil.copyfile(written, arguments.out)
@@ -123,20 +123,25 @@ def record_result(folder: Path, run: jaxrec.Run, result: dict[str, Any]) -> Path
     training = json.loads(written.read_text(encoding="utf-8"))
     card = result["protocol"]
     seen = "excluded" if card["exclude_seen"] else "included"
-    name = f"results-{card['data']}-{training['preset']}-seed{card['seed']}-{card['part']}-seen-{seen}.json"
+    preset, samples = training["preset"], card["num_samples"]
+    name = f"results-{card['data']}-{preset}-seed{card['seed']}-{card['part']}-seen-{seen}"
+    model = f"{preset}, seed {card['seed']}"
+    if samples > 1:
+        name += f"-{samples}-samples"
+        model += f", {samples} samples"
     config = config_to_json(run.config)
     del config["data"]
     content = {
         "kind": "evaluation",
         "command": training["command"],
-        "model": f"{training['preset']}, seed {card['seed']}",
+        "model": model,
         "training": training,
         "config": config,
         "result": result,
     }
     with artifact.writing(folder):
-        artifact.write_json(folder / name, content)
-    return folder / name
+        artifact.write_json(folder / f"{name}.json", content)
+    return folder / f"{name}.json"
 
 
 def print_groups(console: Console, groups: dict[str, dict[str, Any]]) -> None:

@@ -73,9 +73,14 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(partial, path)
 
 
-def evaluation_path(workdir: Path, part: str, exclude_seen: bool) -> Path:
-    """Where the evaluation of a part lies; figures with and without seen items have a file each."""
-    return workdir / EVALUATIONS / f"{part}-{'seen-excluded' if exclude_seen else 'seen-included'}.json"
+def evaluation_path(workdir: Path, part: str, exclude_seen: bool, num_samples: int = 1) -> Path:
+    """Where the evaluation of a part lies.
+
+    Figures with and without seen items, and of several averaged samples, have a file each.
+    """
+    samples = f"-{num_samples}-samples" if num_samples > 1 else ""
+    seen = "seen-excluded" if exclude_seen else "seen-included"
+    return workdir / EVALUATIONS / f"{part}-{seen}{samples}.json"
 
 
 def data_card(split: "Split") -> dict[str, Any]:

@@ -23,8 +23,8 @@ class ProtocolCard:
       exclude_seen: whether items of the whole history were left out of the ranking.
       candidates: what was ranked.
       ties: how equal scores were ranked.
-      chosen_by: what chose the checkpoint.
       seed: of the run.
+      chosen_by: what chose the checkpoint, see ``chosen_by``.
       num_samples: draws averaged for a stochastic model.
       jaxrec: version.
       jax: version.
@@ -40,10 +40,10 @@ class ProtocolCard:
     part: str
     exclude_seen: bool
     seed: int
+    chosen_by: str
     num_samples: int = 1
     candidates: str = "all items"
     ties: str = "half of the equally scored others rank above"
-    chosen_by: str = "validation ndcg@10"
     jaxrec: str = __version__
     jax: str = jax.__version__
     device: str = dataclasses.field(default_factory=lambda: jax.devices()[0].device_kind)
@@ -53,12 +53,39 @@ class ProtocolCard:
         return dataclasses.asdict(self)
 
 
-NOT_COMPARED = ("seed", "num_samples", "chosen_by", "jaxrec", "jax", "device")
+NOT_COMPARED = ("seed", "num_samples", "jaxrec", "jax", "device")
+VALIDATION, NOTHING = "validation ndcg@10", "nothing"
+OLDER_CHOICES = {VALIDATION: f"{VALIDATION}, seen excluded"}
+"""What cards said before they named the treatment of seen items; comparisons knew only one."""
+
+
+def chosen_by(*, trained: bool, validated: bool, exclude_seen: bool) -> str:
+    """What chose the checkpoint, in a card's words.
+
+    Args:
+      trained: whether the model learns by gradient.
+      validated: whether there are validation targets.
+      exclude_seen: whether items of the history were left out of the validation's ranking.
+    """
+    if not trained:
+        return f"{NOTHING}: it is not trained"
+    if not validated:
+        return f"{NOTHING}: there are no validation targets, and the last checkpoint is taken"
+    return f"{VALIDATION}, seen {'excluded' if exclude_seen else 'included'}"
 
 
 def comparable(card: dict[str, Any]) -> dict[str, Any]:
-    """The part of a card that must agree for two figures to stand in one column."""
-    return {name: value for name, value in card.items() if name not in NOT_COMPARED}
+    """The part of a card that must agree for two figures to stand in one column.
+
+    Where nothing chose the checkpoint, ``chosen_by`` is left out: such a figure may stand beside every other.
+    """
+    part = {name: value for name, value in card.items() if name not in NOT_COMPARED}
+    choice = part.get("chosen_by", NOTHING)
+    if choice.startswith(NOTHING):
+        part.pop("chosen_by", None)
+    else:
+        part["chosen_by"] = OLDER_CHOICES.get(choice, choice)
+    return part
 
 
-__all__ = ["ProtocolCard", "comparable"]
+__all__ = ["NOTHING", "ProtocolCard", "chosen_by", "comparable"]

@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from jaxrec import artifact
 from jaxrec.bulk import ListRequest, recommend_histories
 from jaxrec.config import Config
-from jaxrec.protocol import ProtocolCard
+from jaxrec.models.popularity import PopularityRecommender
+from jaxrec.protocol import ProtocolCard, chosen_by
 from jaxrec.recommender import Recommender, drawing
 from jaxrec.sharding import available_mesh, place_params
 from jaxrec.typing import Params, PRNGKey
@@ -131,13 +132,23 @@ class Run:
             mesh=self.mesh,
         )
         card = ProtocolCard(
-            **self.data, part=part, exclude_seen=exclude_seen, seed=self.config.seed, num_samples=samples
+            **self.data,
+            part=part,
+            exclude_seen=exclude_seen,
+            seed=self.config.seed,
+            chosen_by=chosen_by(
+                trained=not isinstance(self.recommender, PopularityRecommender),
+                validated=len(split.validation) > 0,
+                exclude_seen=self.config.evaluation.exclude_seen,
+            ),
+            num_samples=samples,
         )
         never_trained = {"targets_never_trained": split.never_trained(part, self.item_counts)}
         result = {**as_dict(evaluation), **never_trained, "protocol": card.as_dict()}
         if save and self.workdir is not None:
             with artifact.writing(self.workdir):
-                artifact.write_json(artifact.evaluation_path(self.workdir, part, exclude_seen), result)
+                path = artifact.evaluation_path(self.workdir, part, exclude_seen, samples)
+                artifact.write_json(path, result)
         return result
 
     def _samples(self, num_samples: int) -> int:

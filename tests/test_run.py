@@ -72,6 +72,7 @@ def test_evaluate_gives_metrics_groups_intervals_and_card(run):
         "test",
     )
     assert card["exclude_seen"] is True
+    assert card["chosen_by"] == "validation ndcg@10, seen excluded"
     assert json.loads((run.workdir / "evaluations" / "test-seen-excluded.json").read_text()) == json.loads(
         json.dumps(result)
     )
@@ -285,6 +286,7 @@ def test_misspelt_key_in_a_saved_config(run, tmp_path):
 
 def test_popularity_needs_no_training(split):
     run = jaxrec.fit(jaxrec.preset("popularity"), split)
+    assert run.evaluate("test")["protocol"]["chosen_by"] == "nothing: it is not trained"
     frame = run.recommend([["i1"]], k=3, exclude_seen=False)
     counts = split.train_item_counts()
     expected = run.catalogue.item_ids.external(np.argsort(-counts[1:], kind="stable")[:3])

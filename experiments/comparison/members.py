@@ -9,7 +9,7 @@ from typing import Any
 
 from comparison.baselines import RandomRecommender
 from comparison.settings import CompareArguments
-from jaxrec.config import Config, config_from_json, config_to_json
+from jaxrec.config import Config, EvaluationConfig, config_from_json, config_to_json
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.presets import PRESETS, preset
 from jaxrec.serialization import nearest, set_value
@@ -17,8 +17,12 @@ from jaxrec.serialization import nearest, set_value
 POPULARITY, RANDOM, ALL = "popularity", "random", "all"
 NAME = re.compile(r"[\w-]+")
 CHANGE = re.compile(r"(?P<name>[\w-]+)\.(?P<path>[\w.]+)=(?P<value>.*)", re.DOTALL)
-SHARED = ("data", "seed", "evaluation.exclude_seen")
-"""Settings that all models of a comparison have in common."""
+SHARED = {
+    "data": "--data",
+    "seed": "--seeds",
+    "evaluation.exclude_seen": "--choose-seen-included",
+}
+"""Settings that all models of a comparison have in common, and the flags that decide them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +80,15 @@ def make_members(arguments: CompareArguments) -> list[Member]:
                 f"--presets: there is no preset or variant {name!r}{nearest(name, {*PRESETS, *variants})}"
             )
     changes = [_change(text, names) for text in arguments.changes]
+    evaluation = EvaluationConfig(exclude_seen=not arguments.choose_seen_included)
     members = [
-        Member(RANDOM, Config(model=RandomRecommender(), data=arguments.data)),
-        Member(POPULARITY, preset(POPULARITY, data=arguments.data)),
+        Member(RANDOM, Config(model=RandomRecommender(), data=arguments.data, evaluation=evaluation)),
+        Member(POPULARITY, preset(POPULARITY, data=arguments.data, evaluation=evaluation)),
     ]
     for name in names:
         variant = variants.get(name, Variant(name, {}))
         content = config_to_json(preset(variant.preset, data=arguments.data))
+        content["evaluation"]["exclude_seen"] = evaluation.exclude_seen
         _set_equal_sizes(content, arguments)
         own = {path: value for whom, path, value in changes if whom == ALL} | variant.changes
         own |= {path: value for whom, path, value in changes if whom == name}
@@ -175,10 +181,12 @@ def _set_equal_sizes(content: dict[str, Any], arguments: CompareArguments) -> No
 
 def _set(content: dict[str, Any], path: str, value: Any, name: str) -> None:
     """Replaces a value of a config's JSON form in place; the form is checked when the config is built."""
-    if any(path == shared or path.startswith(f"{shared}.") for shared in SHARED):
-        raise ValueError(
-            f"{name}.{path} cannot be set for one model: all models of a comparison have the same {path}"
-        )
+    for shared, flag in SHARED.items():
+        if path == shared or path.startswith(f"{shared}."):
+            raise ValueError(
+                f"{name}.{path} cannot be set for one model: all models of a comparison have the same {path};"
+                f" {flag} decides it"
+            )
     set_value(content, path, value, name)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.report import describe_environment, markdown_table
 
 from comparison.runs import EXCLUDED
+from jaxrec.protocol import NOTHING
 
 SHORT_HEADINGS = (
     "model",
@@ -88,12 +89,23 @@ def describe_protocol(content: dict[str, Any], protocol: str) -> str:
     card = content["protocols"][protocol]["protocol"]
     seen = "left out" if card["exclude_seen"] else "ranked as well"
     seeds = sorted({run["seed"] for run in content["runs"]})
+    cards = [run["results"][protocol]["protocol"] for run in content["runs"]]
+    chosen = any(not card["chosen_by"].startswith(NOTHING) for card in cards)
+    choice = f"the checkpoint was chosen by validation NDCG@10{_seen_in_choice(content, protocol)}"
     return (
         f"{card['data']} ({card['users']:,} users, {card['items']:,} items, {card['interactions']:,} interactions;"
         f" fingerprint {card['fingerprint']}), {card['split']}, {card['part']}: {card['candidates']} ranked, items of"
         f" the history {seen}. {'Seeds' if len(seeds) > 1 else 'Seed'} {', '.join(map(str, seeds))};"
-        " the checkpoint was chosen by validation NDCG@10."
+        f" {choice if chosen else 'no checkpoint was chosen'}."
     )
+
+
+def _seen_in_choice(content: dict[str, Any], protocol: str) -> str:
+    """How seen items were treated in the choice of the checkpoint; nothing where older results do not say it."""
+    choice = content["protocols"][protocol]["protocol"].get("chosen_by", "")
+    if choice.endswith("seen included"):
+        return ", items of the history ranked as well"
+    return ", items of the history left out" if choice.endswith("seen excluded") else ""
 
 
 def notes(content: dict[str, Any]) -> str:
@@ -135,13 +147,23 @@ def readme_table(content: dict[str, Any]) -> str:
     )
 
 
+def protocol_title(protocol: str) -> str:
+    """The heading of a protocol's section."""
+    return "Seen items excluded" if protocol == EXCLUDED else "Seen items included"
+
+
 def markdown_report(content: dict[str, Any], plots: Sequence[Path] = ()) -> str:
     """Everything: each protocol in its own tables, then cost, then plots."""
     card = next(iter(content["protocols"].values()))["protocol"]
     parts = [f"# Comparison on {card['data']}", f"`{content['command']}`", notes(content)]
     for protocol in content["protocols"]:
-        title = "Seen items excluded" if protocol == EXCLUDED else "Seen items included"
-        parts += [f"## {title}", describe_protocol(content, protocol), *_protocol_tables(content, protocol)]
+        parts += [
+            f"## {protocol_title(protocol)}",
+            describe_protocol(content, protocol),
+            *_protocol_tables(content, protocol),
+        ]
+    if content.get("validation"):
+        parts += ["## Validation", *_validation_table(content)]
     parts += ["## Cost", _cost_table(content)]
     parts += [f"![{path.stem}]({path.name})" for path in plots]
     return "\n\n".join(parts) + "\n"
@@ -149,7 +171,15 @@ def markdown_report(content: dict[str, Any], plots: Sequence[Path] = ()) -> str:
 
 def _protocol_tables(content: dict[str, Any], protocol: str) -> list[str]:
     models = content["protocols"][protocol]["models"]
-    parts = ["### Accuracy", _metric_table(models, ACCURACY), "### Against the baseline", _test_table(models)]
+    tests = {name: model["paired"] for name, model in models.items() if "paired" in model}
+    parts = ["### Accuracy", _metric_table(models, ACCURACY), "### Against the baseline", _test_table(tests)]
+    for base in content.get("also_against", ()):
+        tests = {
+            name: model["paired_against"][base]
+            for name, model in models.items()
+            if base in model.get("paired_against", {})
+        }
+        parts += [f"### Against {base}", _test_table(tests)]
     parts += ["### Beyond accuracy, lists of 10", _metric_table(models, DIVERSITY)]
     groups = list(next(iter(models.values()))["groups"])
     lines = [
@@ -167,26 +197,37 @@ def _metric_table(models: dict[str, Any], metrics: dict[str, str]) -> str:
     return markdown_table(["model", *(metrics[metric] for metric in present)], lines)
 
 
-def _test_table(models: dict[str, Any]) -> str:
-    """Differences with their intervals."""
-    metrics = list(next(iter(models.values()))["intervals"])
+def _test_table(tests: dict[str, dict[str, Any]]) -> str:
+    """Differences with their intervals, of tests by model and metric."""
+    metrics = list(next(iter(tests.values()), {}))
     headings = ["model"]
     for metric in metrics:
         headings += [f"{metric.upper()}, difference [95 %]", "p", "better / worse users"]
     lines = []
-    for name, model in models.items():
-        if "paired" not in model:
-            continue
+    for name, of_model in tests.items():
         line = [name]
         for metric in metrics:
-            test = model["paired"][metric]
+            test = of_model[metric]
             line += [
                 f"{test['difference']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}]",
-                p_value(model, metric).partition(" ")[2],
+                p_value({"paired": of_model}, metric).partition(" ")[2],
                 f"{test['wins']:,} / {test['losses']:,}",
             ]
         lines.append(line)
     return markdown_table(headings, lines)
+
+
+def _validation_table(content: dict[str, Any]) -> list[str]:
+    """The figures that chose the checkpoints, and that settings are to be chosen by."""
+    seen = _seen_in_choice(content, next(iter(content["protocols"]))) or ", items of the history left out"
+    lines = [
+        [name, spread(figures, "ndcg@10"), spread(figures, "epoch", ".1f")]
+        for name, figures in content["validation"].items()
+    ]
+    return [
+        f"Of each run's checkpoint, on the validation part{seen}, and the epoch that it is from.",
+        markdown_table(["model", "validation NDCG@10", "epoch"], lines),
+    ]
 
 
 def _cost_table(content: dict[str, Any]) -> str:
@@ -218,6 +259,7 @@ __all__ = [
     "markdown_report",
     "notes",
     "p_value",
+    "protocol_title",
     "readme_table",
     "short_table",
     "spread",

@@ -13,12 +13,14 @@ import numpy as np
 import jaxrec
 from comparison.baselines import RandomRecommender
 from comparison.members import Member
+from comparison.source import SourceNote, source_hash
 from jaxrec import artifact
 from jaxrec.config import Config, config_from_json, config_to_json
 from jaxrec.evaluation import as_dict, evaluate_split
-from jaxrec.protocol import ProtocolCard
+from jaxrec.protocol import ProtocolCard, chosen_by
 from jaxrec.run import Run
 from jaxrec.train.logging import Record, Reporter, Several, Silent
+from jaxrec.train.options import TrainConfig
 from jaxrec.train.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ class RunRecord:
     Attributes:
       name: of the model.
       seed: of the run.
-      facts: ``config``, ``parameters``, ``training_seconds``; JSON-able.
+      facts: ``config``, ``parameters``, ``training_seconds``, ``sources`` (hashes of what trained and evaluated it;
+        absent in older runs), and ``validation`` where it was chosen by that; JSON-able.
       results: by protocol: metrics flat, ``groups``, ``protocol``; JSON-able.
       values: by protocol and metric, ``[n]`` float64: each test user's value.
     """
@@ -84,7 +87,29 @@ def read_record(
         facts, results[protocol] = record["facts"], record["result"]
         with np.load(path.with_suffix(".npz")) as arrays:
             values[protocol] = dict(arrays)
+    facts = best_validation(directory, member.config.train) | facts  # those kept with the run first
     return RunRecord(member.name, seed, facts, results, values)
+
+
+def best_validation(directory: Path, train: TrainConfig) -> dict[str, Any]:
+    """The figure by which a run's checkpoint was chosen, from the course of its training.
+
+    Args:
+      directory: of the run.
+      train: what the run was trained by; what a longer training left later is not read.
+
+    Returns:
+      ``{"validation": {"ndcg@10": ..., "epoch": ...}}``; nothing for a run without validation.
+    """
+    path = directory / artifact.METRICS
+    if not path.exists():
+        return {}
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith("}\n")]  # a kill may cut the last one
+    evaluations = [record for record in records if record["split"] == "validation"]
+    evaluations = evaluations[: -(-train.epochs // train.evaluate_every)]
+    chosen = [record for record in evaluations if record["best"]]
+    return {"validation": {name: chosen[-1][name] for name in ("ndcg@10", "epoch")}} if chosen else {}
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -118,11 +143,11 @@ def make_record(
       FloatingPointError: the loss is not finite.
       OSError: the directory cannot be written to.
     """
-    config = member.with_seed(seed)
+    config, source = member.with_seed(seed), SourceNote(directory / FOLDER)
     if isinstance(config.model, RandomRecommender):
         run = _random_run(config, split)
     else:
-        run = jaxrec.fit(config, split, directory, reporter=Several(StopRelay(stop), reporter))
+        run = jaxrec.fit(config, split, directory, reporter=Several(source, StopRelay(stop), reporter))
     if run.interrupted:
         stop.number = run.interrupted
         stop.set()
@@ -131,6 +156,8 @@ def make_record(
         "config": config_to_json(config),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(run.params)),
         "training_seconds": run.training_seconds,
+        "sources": list(dict.fromkeys([*source.read(), source_hash()])),
+        **best_validation(directory, config.train),
     }
     results, values = {}, {}
     for protocol in protocols:
@@ -167,9 +194,14 @@ def _evaluate(
         key=run.key,
         batch_size=run.config.evaluation.batch_size,
     )
-    card = ProtocolCard(**run.data, part="test", exclude_seen=exclude_seen, seed=run.config.seed)
-    if not member.trained:
-        card = dataclasses.replace(card, chosen_by="nothing: it is not trained")
+    choice = chosen_by(
+        trained=member.trained,
+        validated=len(split.validation) > 0,
+        exclude_seen=run.config.evaluation.exclude_seen,
+    )
+    card = ProtocolCard(
+        **run.data, part="test", exclude_seen=exclude_seen, seed=run.config.seed, chosen_by=choice
+    )
     result = {**as_dict(evaluation, intervals=False), "protocol": card.as_dict()}
     values = {name: evaluation.per_user[name] for name in KEPT_VALUES if name in evaluation.per_user}
     return result, values
@@ -196,6 +228,7 @@ __all__ = [
     "KEPT_VALUES",
     "RunRecord",
     "StopRelay",
+    "best_validation",
     "make_record",
     "read_record",
     "run_directory",

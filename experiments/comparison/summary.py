@@ -16,7 +16,7 @@ GROUP_METRICS = ("hr@10", "ndcg@10")
 
 
 def check_comparable(cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The protocol that figures share.
+    """The protocol that figures share, ``chosen_by`` included where anything chose a checkpoint.
 
     Args:
       cards: protocol cards, by what their figures are called.
@@ -24,30 +24,36 @@ def check_comparable(cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
     Raises:
       ValueError: two cards differ in what must agree; says in what.
     """
-    names = list(cards)
-    shared = comparable(cards[names[0]])
-    for name in names[1:]:
-        if different := differences(shared, comparable(cards[name])):
+    parts = {name: comparable(card) for name, card in cards.items()}
+    first = next((name for name, part in parts.items() if "chosen_by" in part), next(iter(parts)))
+    shared = parts[first]
+    any_choice = {"chosen_by": shared["chosen_by"]} if "chosen_by" in shared else {}
+    for name, part in parts.items():
+        if different := differences(shared, any_choice | part):
             raise ValueError(
-                f"figures of {names[0]} and {name} cannot stand in one column, their protocols differ:"
-                f" {'; '.join(different)} (there: {names[0]}, here: {name})"
+                f"figures of {first} and {name} cannot stand in one column, their protocols differ:"
+                f" {'; '.join(different)} (there: {first}, here: {name})"
             )
     return shared
 
 
-def summarise(records: Sequence[RunRecord], protocol: str, baseline: str) -> dict[str, Any]:
+def summarise(
+    records: Sequence[RunRecord], protocol: str, baseline: str, also_against: Sequence[str] = ()
+) -> dict[str, Any]:
     """All models under one protocol.
 
     Args:
       records: runs in the order of the table; those of one model are its seeds.
       protocol: which of their results.
       baseline: name of the model to test against.
+      also_against: names of further ones.
 
     Returns:
       ``protocol`` (what all cards share), ``baseline`` and ``models``: by name ``seeds``; ``mean`` and ``sd``
       by metric (the standard deviation with n - 1, absent for one seed); ``intervals`` by metric, 95 % bootstrap
       over users of the mean over seeds; ``paired`` by metric, the test of each user's value, averaged over
-      seeds, against the baseline's (absent for the baseline); ``groups`` by name: ``users``, ``mean``, ``sd``.
+      seeds, against the baseline's (absent for the baseline); ``paired_against``, such tests by the name of each
+      further model (absent without any); ``groups`` by name: ``users``, ``mean``, ``sd``.
 
     Raises:
       ValueError: the figures are not comparable, or the models were tested on different users.
@@ -68,10 +74,9 @@ def summarise(records: Sequence[RunRecord], protocol: str, baseline: str) -> dic
             "groups": _groups(results),
         }
         if name != baseline:
-            models[name]["paired"] = {
-                metric: paired_test(values[baseline][metric], values[name][metric])._asdict()
-                for metric in values[name]
-            }
+            models[name]["paired"] = _paired(values[baseline], values[name])
+        if against := [base for base in also_against if base != name]:
+            models[name]["paired_against"] = {base: _paired(values[base], values[name]) for base in against}
     return {"protocol": shared, "baseline": baseline, "models": models}
 
 
@@ -83,6 +88,10 @@ def _values(runs: Sequence[RunRecord], protocol: str) -> dict[str, np.ndarray]:
         for metric in KEPT_VALUES
         if all(metric in values for values in kept)
     }
+
+
+def _paired(base: dict[str, np.ndarray], own: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    return {metric: paired_test(base[metric], own[metric])._asdict() for metric in own}
 
 
 def _is_figure(value: Any) -> bool:
@@ -125,6 +134,7 @@ def content_of(
     command: str,
     run_commands: dict[tuple[str, int], str],
     timing: dict[str, Any] | None,
+    also_against: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What the JSON file of a comparison holds.
 
@@ -135,6 +145,7 @@ def content_of(
       command: that made all this.
       run_commands: that makes one run, by name and seed.
       timing: from ``time_members``, or ``None``.
+      also_against: names of further models to test against.
     """
     runs = [
         {
@@ -150,17 +161,24 @@ def content_of(
         for record in records
     ]
     costs: dict[str, dict[str, Any]] = {}
+    validation: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(record.name for record in records):
         own = [record.facts for record in records if record.name == name]
         costs[name] = {
             "parameters": own[0]["parameters"],
             **_spread([{"training_seconds": facts["training_seconds"]} for facts in own]),
         }
+        if chosen := [facts["validation"] for facts in own if "validation" in facts]:
+            validation[name] = _spread(chosen)
     content = {
         "kind": KIND,
         "command": command,
         "baseline": baseline,
-        "protocols": {protocol: summarise(records, protocol, baseline) for protocol in protocols},
+        "also_against": list(also_against),
+        "protocols": {
+            protocol: summarise(records, protocol, baseline, also_against) for protocol in protocols
+        },
+        "validation": validation,
         "costs": costs,
         "timing": timing,
         "runs": runs,

@@ -1,5 +1,6 @@
 """``compare.py``: which models, runs that go on, figures by hand, tables, plots, the README's table."""
 
+import dataclasses
 import json
 import signal
 
@@ -9,6 +10,7 @@ import pytest
 from command_line import EXPERIMENTS, assert_one_sentence, experiment, run_here
 
 from jaxrec.train.logging import Silent
+from jaxrec.train.options import TrainConfig
 from jaxrec.train.stopping import stop_signals
 
 DATA = ("--data.simulated-users", "60", "--data.simulated-items", "40")
@@ -49,6 +51,7 @@ def content(folder):
 
     stops = [signal.SIGTERM]
     argv = [*SMALL, "--seeds", "0,1", "--timing-rounds", "1", "--seen-included"]
+    argv += ["--also-against", "simple"]
     argv += ["--workdir", str(folder / "runs"), "--out", str(folder / "results" / "compare-toys")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "reporters", lambda console, workdir: [StopAtFirstStep()])
@@ -96,6 +99,36 @@ def test_means_and_groups_are_those_of_the_runs(content):
 
 
 @pytest.mark.slow
+def test_the_figures_that_chose_stand_beside_those_of_the_test(content, folder, capsys):
+    runs = [run for run in content["runs"] if run["name"] == "simple"]
+    lines = (folder / "runs" / "simulated" / "simple-seed0" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    best = max(
+        (record for record in records if record["split"] == "validation"), key=lambda one: one["ndcg@10"]
+    )
+    assert runs[0]["validation"]["ndcg@10"] == pytest.approx(best["ndcg@10"], rel=1e-5)
+    assert runs[0]["validation"]["epoch"] == pytest.approx(best["epoch"], rel=1e-5)
+    mean = np.mean([run["validation"]["ndcg@10"] for run in runs])
+    assert content["validation"]["simple"]["mean"]["ndcg@10"] == pytest.approx(mean, rel=1e-5)
+    assert set(content["validation"]) == {"sasrec", "simple"}
+    text = (folder / "results" / "compare-toys.md").read_text()
+    assert "| model | validation NDCG@10 | epoch |" in text
+    assert f"| simple | {mean:.4f} ± " in text
+
+
+@pytest.mark.slow
+def test_further_baselines_have_tables_of_their_own(content, folder):
+    assert content["also_against"] == ["simple"]
+    models = content["protocols"]["seen-included"]["models"]
+    assert "paired_against" not in models["simple"]
+    own, other = models["simple"]["paired"]["hr@10"], models["sasrec"]["paired_against"]["simple"]["hr@10"]
+    assert (own["wins"], own["losses"]) == (other["losses"], other["wins"])
+    table = (folder / "results" / "compare-toys.md").read_text().partition("### Against simple\n")[2]
+    rows = [line.split(" | ")[0] for line in table.partition("###")[0].splitlines() if line.startswith("| ")]
+    assert rows == ["| model", "| ---", "| random", "| popularity", "| sasrec"]
+
+
+@pytest.mark.slow
 def test_times_are_relative_to_the_baseline(content):
     models = content["timing"]["models"]
     assert set(models) == {"sasrec", "simple"}
@@ -128,6 +161,8 @@ def test_finished_runs_are_only_read(content, folder, capsys):
     of_seed = [run for run in content["runs"] if run["seed"] == 0]
     seen = [run["results"]["seen-excluded"] for run in of_seed]
     assert [run["results"]["seen-excluded"] for run in fresh["runs"]] == seen
+    assert fresh["runs"][-1]["validation"] == of_seed[-1]["validation"]
+    assert "  validation NDCG@10 " in again.out
 
 
 def test_a_signal_before_the_loop_listens_reaches_it_once():
@@ -175,6 +210,24 @@ def make_record(name, seed, values, **card):
     return record(name, seed, {}, {"seen-excluded": result}, {"seen-excluded": {"ndcg@10": values}})
 
 
+def test_a_finished_run_without_its_validation_figure_is_read_from_the_course_of_training(tmp_path):
+    best_validation = experiment("comparison.runs").best_validation
+    train = TrainConfig(epochs=6, evaluate_every=2)
+    assert best_validation(tmp_path, train) == {}
+    records = [
+        {"split": "train", "step": 2, "epoch": 0.5, "loss": 4.0},
+        {"split": "validation", "step": 8, "epoch": 2.5, "best": True, "ndcg@10": 0.1},
+        {"split": "validation", "step": 16, "epoch": 4.5, "best": True, "ndcg@10": 0.2},
+        {"split": "validation", "step": 24, "epoch": 6.5, "best": False, "ndcg@10": 0.15},
+        {"split": "validation", "step": 32, "epoch": 8.5, "best": True, "ndcg@10": 0.3},
+    ]
+    cut = '{"split": "validation", "ep'
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*map(json.dumps, records), cut]))
+    assert best_validation(tmp_path, train) == {"validation": {"ndcg@10": 0.2, "epoch": 4.5}}
+    longer = dataclasses.replace(train, epochs=8)
+    assert best_validation(tmp_path, longer) == {"validation": {"ndcg@10": 0.3, "epoch": 8.5}}
+
+
 def test_users_are_averaged_over_seeds_before_the_test():
     records = [
         make_record("base", 0, [0, 1, 0]),
@@ -191,19 +244,34 @@ def test_users_are_averaged_over_seeds_before_the_test():
     assert part["protocol"] == {"data": "toys", "fingerprint": "f", "exclude_seen": True}
 
 
+BY_VALIDATION = {"chosen_by": "validation ndcg@10"}
+
+
 @pytest.mark.parametrize(
     ("card", "words"),
     [
         ({"exclude_seen": False}, "exclude_seen: True there, False here"),
         ({"fingerprint": "g"}, "fingerprint"),
+        (
+            {"chosen_by": "validation ndcg@10, seen included"},
+            "chosen_by: 'validation ndcg@10, seen excluded'",
+        ),
     ],
 )
 def test_different_protocols_never_share_a_column(card, words):
-    records = [make_record("base", 0, [0, 1, 0]), make_record("new", 0, [1, 0, 0], **card)]
+    records = [make_record("base", 0, [0, 1, 0]), make_record("new", 0, [1, 0, 0], **BY_VALIDATION | card)]
+    records[0].results["seen-excluded"]["protocol"] |= BY_VALIDATION
     with pytest.raises(ValueError, match="cannot stand in one column") as error:
         experiment("comparison.summary").summarise(records, "seen-excluded", "base")
     assert words in str(error.value)
     assert "new seed 0" in str(error.value)
+
+
+def test_older_cards_and_those_of_no_choice_stand_beside_others():
+    choices = ["nothing: it is not trained", "validation ndcg@10", "validation ndcg@10, seen excluded"]
+    cards = {str(number): {"data": "toys", "chosen_by": choice} for number, choice in enumerate(choices)}
+    shared = experiment("comparison.summary").check_comparable(cards)
+    assert shared == {"data": "toys", "chosen_by": "validation ndcg@10, seen excluded"}
 
 
 def test_sizes_are_equal_and_own_settings_win(tmp_path):
@@ -264,6 +332,8 @@ def test_the_studies_can_be_compared(study):
         (("--seeds", "0,one"), ("--seeds", "'0,one'")),
         (("--seeds", "0,0"), ("twice",)),
         (("--presets", "sasrec", "--baseline", "stosa"), ("--baseline stosa",)),
+        (("--presets", "sasrec,awrsr", "--also-against", "awrs"), ("--also-against awrs", "'awrsr'")),
+        (("--presets", "sasrec,awrsr", "--also-against", "awrsr,sasrec"), ("sasrec", "already")),
         (("--variant", "awrsr"), ("NAME=PRESET",)),
         (("--variant", "mine=awrs"), ("mine starts from 'awrs'", "'awrsr'")),
         (("--variant", "mine=awrsr"), ("mine", "--presets")),
@@ -273,6 +343,7 @@ def test_the_studies_can_be_compared(study):
         (("--set", "sasrec.model.widht=8"), ("no 'widht'", "'width'")),
         (("--set", "sasrec.model.width.x=8"), ("model.width is 128", "no parts")),
         (("--set", "sasrec.data.min_user=2"), ("all models",)),
+        (("--set", "sasrec.evaluation.exclude_seen=false"), ("all models", "--choose-seen-included")),
         (("--set", "sasrec.model.width=wide"), ("settings of sasrec", "model.width", "'wide'")),
         (("--width", "-1"), ("--width", "-1")),
         (("--variants", "none.json"), ("none.json",)),

@@ -48,6 +48,22 @@ def test_parts_and_seen_items_are_kept_apart(fitted, capsys, tmp_path):
     assert "seen ones included" in outcome.out
 
 
+def test_averages_of_samples_are_kept_apart(fitted, capsys, tmp_path):
+    run = shutil.copytree(fitted / "run", tmp_path / "run")
+    (run / "training.json").write_text('{"preset": "popularity", "command": "train.py"}')
+    for samples in (1, 4):
+        flags = ("--num-samples", samples, "--record", tmp_path / "results")
+        outcome = run_here("evaluate.py", "--workdir", run, *flags, capsys=capsys)
+        assert outcome.code == 0, outcome.err
+    assert "test-seen-excluded-4-samples.json" in outcome.out
+    ending = "test-seen-excluded{}.json"
+    for samples, model, name in ((1, "seed 0", ""), (4, "seed 0, 4 samples", "-4-samples")):
+        written = json.loads((run / "evaluations" / ending.format(name)).read_text())
+        assert written["protocol"]["num_samples"] == samples
+        (recorded,) = (tmp_path / "results").glob(f"*-{ending.format(name)}")
+        assert json.loads(recorded.read_text())["model"] == f"popularity, {model}"
+
+
 def test_data_may_have_moved(fitted, tmp_path, capsys):
     run = shutil.copytree(fitted / "run", tmp_path / "run")
     shutil.copy(fitted / "log.csv", tmp_path / "moved.csv")
