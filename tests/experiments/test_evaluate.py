@@ -3,11 +3,13 @@
 import json
 import shutil
 
+import jax
 import pytest
 from command_line import assert_one_sentence, run_apart, run_here
 
 import jaxrec
 from jaxrec.data.source import DataConfig, load_split
+from jaxrec.models.popularity import PopularityRecommender
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,19 @@ def test_parts_and_seen_items_are_kept_apart(fitted, capsys, tmp_path):
     assert "seen ones included" in outcome.out
 
 
-def test_averages_of_samples_are_kept_apart(fitted, capsys, tmp_path):
+class DrawnPopularity(PopularityRecommender):
+    """Counts, and noise that follows the key."""
+
+    stochastic = True
+
+    def query(self, params, items, key):
+        return super().query(params, items, key) * jax.random.uniform(key, minval=0.5)
+
+
+def test_averages_of_samples_are_kept_apart(fitted, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        PopularityRecommender, "drawing", lambda model: DrawnPopularity(model.num_items), raising=False
+    )
     run = shutil.copytree(fitted / "run", tmp_path / "run")
     (run / "training.json").write_text('{"preset": "popularity", "command": "train.py"}')
     for samples in (1, 4):
