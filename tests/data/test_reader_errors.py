@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from jaxrec.data import diagnosis, tables
-from jaxrec.data.readers import read_interactions, read_items, read_sequences
+from jaxrec.data.item_readers import read_items
+from jaxrec.data.readers import read_interactions, read_sequences
 
 HEADER = "user,item,time\n"
 GOOD = HEADER + "1,2,3\n"
