@@ -19,7 +19,7 @@ import jaxrec
 from jaxrec import distributed, processes
 from jaxrec.data.histories import known_items
 from jaxrec.data.interactions import Interactions
-from jaxrec.data.readers import read_items
+from jaxrec.data.item_readers import read_item_ids
 from jaxrec.data.source import DataConfig, read_log
 from jaxrec.data.tables import open_table
 from jaxrec.distributed import DistributedConfig
@@ -43,6 +43,7 @@ class RecommendArguments:
       exclude_seen: whether items of the user's whole history are left out.
       candidates: a file with the only items to choose from: .txt with one id a line, or any table with a
         column of items.
+      candidates_id: column of the item's id in that table; if empty, that of the training data, or guessed.
       on_unknown: what to do with items in the histories that the model does not know: leave them out silently
         or with a warning, or stop.
       with_titles: add a column with titles.
@@ -64,6 +65,7 @@ class RecommendArguments:
     k: int = 10
     exclude_seen: bool = True
     candidates: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
+    candidates_id: str = ""
     on_unknown: Literal["ignore", "warn", "raise"] = "warn"
     with_titles: bool = False
     num_samples: int = 1
@@ -101,7 +103,7 @@ def main(argv: list[str]) -> int:
     )
     candidates = None
     if arguments.candidates:
-        candidates = read_candidates(Path(arguments.candidates))
+        candidates = read_candidates(Path(arguments.candidates), run.config.data, arguments.candidates_id)
         known_items(candidates, catalogue, on_unknown=arguments.on_unknown, what="candidates")
     start = time.monotonic()
     lists = lists_by_portion(console, run, log, candidates, arguments)
@@ -171,15 +173,22 @@ def users_between(log: Interactions, first: int, end: int) -> Interactions:
     )
 
 
-def read_candidates(path: Path) -> pl.Series:
+def read_candidates(path: Path, trained_on: DataConfig, column: str = "") -> pl.Series:
     """External item ids from a text file, one a line, or from the item column of a table.
 
+    Args:
+      path: the file.
+      trained_on: data of the run; a table may name its items as these did.
+      column: of the ids in a table; empty for the one named as in training, or guessed.
+
     Raises:
-      ValueError: there is none.
+      ValueError: there is none, or several columns could be meant.
       OSError: the file cannot be read.
     """
     if path.suffix != ".txt":
-        return read_items(path).item_ids.values
+        there = column_names(path)
+        former = next((name for name in (trained_on.items_id, trained_on.item) if name in there), "")
+        return read_item_ids(path, item=column or former or None, advice="name it with --candidates-id")
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     lines = [line for line in lines if line]
     if not lines:

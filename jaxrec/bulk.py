@@ -13,6 +13,8 @@ from jaxrec.recommender import Recommender, table_rows
 from jaxrec.sharding import WHOLE, place, place_items, place_params, several_devices, users_at_once
 from jaxrec.typing import Params, PRNGKey
 
+FEWEST_CANDIDATES = 128
+
 
 @dataclasses.dataclass(frozen=True)
 class ListRequest:
@@ -44,6 +46,12 @@ def trained_items(recommender: Recommender, item_counts: np.ndarray) -> np.ndarr
     return allowed
 
 
+def pad_candidates(candidates: np.ndarray) -> np.ndarray:
+    """Candidates ``[C]`` as int32, zeros (no item) up to a power of two: lists of other lengths share a program."""
+    length = max(FEWEST_CANDIDATES, 1 << (len(candidates) - 1).bit_length())
+    return np.pad(candidates.astype(np.int32), (0, length - len(candidates)))
+
+
 def recommend_histories(
     recommender: Recommender,
     params: Params,
@@ -72,7 +80,7 @@ def recommend_histories(
     """
     mesh = several_devices(mesh)
     allowed = trained_items(recommender, item_counts)
-    candidates = None if request.candidates is None else request.candidates.astype(np.int32)
+    candidates = None if request.candidates is None else pad_candidates(request.candidates)
     if mesh is None:
         allowed, candidates = jax.device_put((allowed, candidates))
     else:
@@ -149,4 +157,4 @@ def popular_items(item_counts: np.ndarray, k: int, candidates: np.ndarray | None
     return TopK(items, scores, valid)
 
 
-__all__ = ["ListRequest", "popular_items", "recommend_histories", "trained_items"]
+__all__ = ["ListRequest", "pad_candidates", "popular_items", "recommend_histories", "trained_items"]

@@ -10,6 +10,11 @@ The file is what ``jax.export`` serialises: the program with the weights inside.
 seed for stochastic models; B and S are free, L is the model's window. It gives items int32 ``[B, K]`` (0 where
 nothing was left) and scores float32. Ids are internal; the file with the ending ``.items.csv`` beside it has
 the external ones, ``item,item_id`` a line. An empty history gets the most popular items.
+
+Memory: beside the weights, scores for ``ROWS_AT_ONCE`` items a history exist at once, however large the catalogue.
+The batch is not known when the program is made, so the number is fixed by the platforms it is for. What else jaxrec
+chooses by the kind of device (prefix sums, bfloat16 products) is as suits the machine that exports; lists do not
+depend on it but for rounding.
 """
 
 import dataclasses
@@ -25,17 +30,36 @@ from jaxrec import artifact
 from jaxrec.bulk import popular_items, trained_items
 from jaxrec.recommend import recommend
 from jaxrec.recommender import Recommender
-from jaxrec.typing import Array
+from jaxrec.typing import Array, Params
 
 if TYPE_CHECKING:
     from jaxrec.run import Run
 
+ROWS_AT_ONCE = {"cpu": 2**14, "accelerator": 2**17}
+"""Rows of the item table scored at once: as ``recommend`` takes for a batch of 256 on a CPU, of 2,048 elsewhere."""
 
-def exported_recommend(run: "Run", *, k: int, platforms: tuple[str, ...]) -> jax.export.Exported:
-    """The exported program of a run; batch and length of the exclusion list are symbolic."""
-    params, recommender = jax.tree.map(np.asarray, run.params), _for_any_platform(run.recommender)
-    allowed = trained_items(run.recommender, run.item_counts)
-    popular = popular_items(run.item_counts, k, None)
+
+def exported_recommend(
+    recommender: Recommender,
+    params: Params,
+    item_counts: np.ndarray,
+    *,
+    k: int,
+    platforms: tuple[str, ...],
+) -> jax.export.Exported:
+    """The exported program; batch and length of the exclusion list are symbolic.
+
+    Args:
+      recommender: the model.
+      params: its parameters.
+      item_counts: ``[num_items + 1]`` interactions of each item in the training part.
+      k: length of the lists.
+      platforms: for which the program is lowered.
+    """
+    params, recommender = jax.tree.map(np.asarray, params), _for_any_platform(recommender)
+    allowed = trained_items(recommender, item_counts)
+    popular = popular_items(item_counts, k, None)
+    chunk = ROWS_AT_ONCE["cpu" if set(platforms) == {"cpu"} else "accelerator"]
 
     def program(items: Array, exclude: Array, seed: Array) -> tuple[Array, Array]:
         lists = recommend(
@@ -46,14 +70,14 @@ def exported_recommend(run: "Run", *, k: int, platforms: tuple[str, ...]) -> jax
             key=jax.random.key(seed, impl="threefry2x32"),
             exclude=exclude,
             allowed=jnp.asarray(allowed),
-            chunk=len(allowed),
+            chunk=chunk,
         )
         empty = ~jnp.any(items > 0, axis=1, keepdims=True)
         return jnp.where(empty, popular.items, lists.items), jnp.where(empty, popular.scores, lists.scores)
 
     batch, seen = jax.export.symbolic_shape("batch, seen")
     return jax.export.export(jax.jit(program), platforms=platforms)(
-        jax.ShapeDtypeStruct((batch, run.recommender.max_length), jnp.int32),
+        jax.ShapeDtypeStruct((batch, recommender.max_length), jnp.int32),
         jax.ShapeDtypeStruct((batch, seen), jnp.int32),
         jax.ShapeDtypeStruct((), jnp.uint32),
     )
@@ -76,7 +100,10 @@ def export_run(run: "Run", path: Path, *, k: int, platforms: tuple[str, ...]) ->
     """
     if k < 1:
         raise ValueError(f"k is {k}; ask for at least 1 item")
-    content = exported_recommend(run, k=min(k, run.catalogue.num_items), platforms=platforms).serialize()
+    k = min(k, run.catalogue.num_items)
+    content = exported_recommend(
+        run.recommender, run.params, run.item_counts, k=k, platforms=platforms
+    ).serialize()
     with artifact.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

@@ -1,10 +1,14 @@
 """How sure a mean over users is, and whether two models differ (numpy, float64)."""
 
+import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
 DRAWS_AT_ONCE = 1 << 22
+MOST_RESAMPLED = 100_000
+"""Users above which a mean counts as normal instead of being resampled."""
 
 
 def bootstrap_intervals(
@@ -12,7 +16,11 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Percentile bootstrap over users of each mean (Efron, Tibshirani 1993, chapter 13).
 
-    All metrics see the same resamples.
+    All metrics see the same resamples. For more than ``MOST_RESAMPLED`` users it is the interval that the bootstrap
+    approaches, mean ± z · σ / √n with the standard deviation σ over the users. A mean of so many values between 0 and 1
+    is normal to less than the bootstrap's own random error (with 1,000 resamples the ends vary by 8 % of the standard
+    error) unless fewer than a hundred users have a value above 0, and resampling millions of users could take longer
+    than ranking them.
 
     Args:
       values: each user's value of each metric, ``[n]``.
@@ -20,9 +28,13 @@ def bootstrap_intervals(
       level: share of the draws inside the interval.
       seed: of the draws.
     """
+    number = len(next(iter(values.values()), ()))
+    if number > MOST_RESAMPLED:
+        return {
+            name: _normal_interval(np.asarray(value, np.float64), level) for name, value in values.items()
+        }
     matrix = _matrix(list(values.values()))
     random = np.random.default_rng(seed)
-    number = len(matrix)
     block = max(1, DRAWS_AT_ONCE // number)
     means = []
     for start in range(0, resamples, block):
@@ -33,6 +45,11 @@ def bootstrap_intervals(
         means.append(np.stack(drawn).astype(np.float64) @ matrix / number)
     bounds = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(low), float(high)) for name, low, high in zip(values, *bounds, strict=True)}
+
+
+def _normal_interval(values: np.ndarray, level: float) -> tuple[float, float]:
+    margin = NormalDist().inv_cdf((1 + level) / 2) * values.std() / np.sqrt(len(values))
+    return float(values.mean() - margin), float(values.mean() + margin)
 
 
 class PairedTest(NamedTuple):
@@ -59,6 +76,8 @@ def paired_test(
     first: np.ndarray, second: np.ndarray, *, resamples: int = 10_000, seed: int = 0
 ) -> PairedTest:
     """Fisher's randomisation test of paired values (Smucker, Allan, Carterette 2007), with an interval.
+
+    For more than ``MOST_RESAMPLED`` users who differ, the sum under random signs is taken as normal.
 
     Args:
       first: ``[n]`` values of one model, a user each.
@@ -88,6 +107,9 @@ def _randomisation_p_value(differences: np.ndarray, resamples: int, seed: int) -
     if not len(some):
         return 1.0
     observed = abs(some.sum())
+    if len(some) > MOST_RESAMPLED:
+        p_value = math.erfc(observed / math.sqrt(2 * np.sum(some**2)))
+        return max(p_value, 1 / (resamples + 1))
     random = np.random.default_rng(seed + 1)
     block = max(1, DRAWS_AT_ONCE // len(some))
     as_large = 0

@@ -13,6 +13,8 @@ import pytest
 from helpers import drawn_params
 
 from jaxrec.batch import SequenceBatch, right_align
+from jaxrec.bulk import trained_items
+from jaxrec.export import exported_recommend
 from jaxrec.losses import SampledSoftmaxLoss
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
@@ -25,6 +27,7 @@ from jaxrec.nn.refinement import Refined
 from jaxrec.nn.stochastic import WassersteinScores
 from jaxrec.nn.vae_attention import VaeAttention
 from jaxrec.presets import preset
+from jaxrec.recommend import recommend
 from jaxrec.recommender import Recommender, table_rows
 from jaxrec.train.state import TrainState, create_state
 from jaxrec.train.step import make_train_step
@@ -291,6 +294,30 @@ def test_training_lowers_the_loss(recommender, params_of):
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     assert int(state.step) == 30
+
+
+@over_all
+@pytest.mark.slow
+def test_recommend_is_exported_for_every_platform(recommender, params_of):
+    """The whole program with a symbolic batch, read back and run here."""
+    params, platforms = params_of(recommender), ("cpu", "cuda", "tpu")
+    counts = np.arange(NUM_ITEMS + 1) % 5  # every fifth item was never trained
+    content = exported_recommend(recommender, params, counts, k=7, platforms=platforms).serialize()
+    program = jax.export.deserialize(content)
+    assert set(program.platforms) == set(platforms)
+    items = right_align(histories(), MAX_LENGTH)
+    found, scores = program.call(items, items, np.uint32(3))
+    expected = recommend(
+        recommender,
+        params,
+        items,
+        k=7,
+        key=jax.random.key(3, impl="threefry2x32"),
+        exclude=items,
+        allowed=trained_items(recommender, counts),
+    )
+    np.testing.assert_array_equal(found, expected.items)
+    np.testing.assert_allclose(scores, expected.scores, rtol=1e-4, atol=1e-5)
 
 
 @over_trainable

@@ -124,6 +124,12 @@ def change(data: dict, path: str, value) -> dict:
         ("optimizer.learning_rate", 0, "learning_rate must be positive"),
         ("parallel.devices", -1, "must not be negative"),
         ("evaluation.batch_size", 0, "must be at least 1"),
+        ("data.fractions", [0.5, 0.2, 0.2], "three positive shares that add up to 1"),
+        (
+            "data.test_time",
+            "2024-05-31",
+            "data.test_time is '2024-05-31' and has no effect on the split leave-one-out",
+        ),
         ("seed", 2**31, "seed must lie between"),
     ],
 )

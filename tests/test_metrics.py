@@ -183,6 +183,25 @@ def test_bootstrap_interval_is_that_of_a_mean():
         bootstrap_intervals({"a": np.zeros(0)})
 
 
+def test_for_many_users_the_mean_counts_as_normal(monkeypatch):
+    """As wide as the bootstrap and as likely as by random signs, without resampling."""
+    random = np.random.default_rng(5)
+    hits = random.random(20_000) < 0.05
+    values = {"hr@10": hits.astype(float), "ndcg@10": hits / np.log2(random.integers(2, 12, 20_000))}
+    other = values["ndcg@10"] + random.normal(0.0006, 0.05, 20_000)
+    resampled, resampled_test = bootstrap_intervals(values), paired_test(values["ndcg@10"], other)
+    monkeypatch.setattr("jaxrec.significance.MOST_RESAMPLED", 19_999)
+    monkeypatch.setattr("jaxrec.significance.DRAWS_AT_ONCE", None)  # nothing is drawn
+    for name, ends in bootstrap_intervals(values).items():
+        assert_allclose(ends, resampled[name], atol=0.25 * values[name].std() / np.sqrt(20_000))
+    test = paired_test(values["ndcg@10"], other)
+    assert 0.01 < test.p_value < 0.5
+    assert_allclose(test.p_value, resampled_test.p_value, atol=0.015)
+    assert (test.wins, test.losses) == (resampled_test.wins, resampled_test.losses)
+    assert_allclose(np.mean(bootstrap_intervals(values, level=0.5)["hr@10"]), hits.mean())
+    assert paired_test(other, other + 1).p_value == pytest.approx(1 / 10_001)
+
+
 def test_paired_test():
     random = np.random.default_rng(3)
     first = random.random(400)

@@ -15,11 +15,12 @@ from helpers import drawn_params
 import jaxrec
 from jaxrec import artifact, data
 from jaxrec.batch import row_keys
-from jaxrec.bulk import popular_items, trained_items
+from jaxrec.bulk import pad_candidates, popular_items, trained_items
 from jaxrec.config import EvaluationConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.vae_attention import VaeAttention
+from jaxrec.recommend import _recommend
 from jaxrec.recommender import drawing
 from jaxrec.train.logging import Silent
 from jaxrec.train.optimizer import OptimizerConfig
@@ -131,6 +132,16 @@ def test_candidates(run):
     assert set(frame.filter(pl.col("user_id") == "new")["item_id"]) == {"i3", "i5", "i8"}
     with pytest.warns(UserWarning, match="1 of the candidates are not among"):
         assert len(run.recommend([["i3"]], candidates=["i5", "nothing"])) == 1
+
+
+def test_lists_of_candidates_of_any_length_share_a_program(run):
+    names = [f"i{number}" for number in range(1, 51)]
+    run.recommend([["i3"]], k=10, candidates=names[:5])
+    programs = _recommend._cache_size()
+    found = [run.recommend([["i3"]], k=10, candidates=names[:count]) for count in (1, 4, 7, 30, 50)]
+    assert _recommend._cache_size() == programs
+    assert [len(frame) for frame in found] == [1, 3, 6, 10, 10], "without i3, which is known"
+    assert [len(pad_candidates(np.arange(count))) for count in (128, 129, 1000)] == [128, 256, 1024]
 
 
 def test_spread_of_the_scores_over_samples(run):

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from jaxrec.data.formats import read_amazon, read_amazon_items, read_movielens, read_movielens_items
     from jaxrec.data.identifiers import IdMap
     from jaxrec.data.interactions import Interactions
+    from jaxrec.data.item_readers import read_items
     from jaxrec.data.items import ItemMetadata
     from jaxrec.data.oracle import OracleScore, oracle_score
-    from jaxrec.data.readers import read_interactions, read_items, read_sequences
+    from jaxrec.data.readers import read_interactions, read_sequences
     from jaxrec.data.simulated_process import SimulatedProcess
     from jaxrec.data.simulator import sample, simulate
     from jaxrec.data.source import DataConfig, load_split, read_log
@@ -36,7 +37,7 @@ _MODULE_OF = {
     "read_amazon": "formats",
     "read_amazon_items": "formats",
     "read_interactions": "readers",
-    "read_items": "readers",
+    "read_items": "item_readers",
     "read_movielens": "formats",
     "read_log": "source",
     "read_movielens_items": "formats",

@@ -10,8 +10,9 @@ from pathlib import Path
 from jaxrec.data.formats import read_amazon, read_amazon_items, read_movielens
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
+from jaxrec.data.item_readers import read_items
 from jaxrec.data.items import ItemMetadata
-from jaxrec.data.readers import read_interactions, read_items
+from jaxrec.data.readers import read_interactions
 from jaxrec.data.steam import read_steam, read_steam_items
 
 

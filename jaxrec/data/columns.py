@@ -18,10 +18,10 @@ KNOWN_NAMES = {
     """,
     "position": "pos position order seq sequence",
     "rating": "rating ratings overall score stars",
-    "title": "title name description itemname movietitle",
+    "title": "title name itemname movietitle description",
     "categories": "categories category genres genre",
 }
-"""Common column names of each role, as ``plain`` writes them, separated by blanks."""
+"""Common column names of each role, as ``plain`` writes them, separated by blanks; the likelier title comes first."""
 
 
 HEADERLESS = "pass has_header=False with places, user=0, item=1 (prepare.py: --no-header --user 0 --item 1)"
@@ -42,6 +42,7 @@ def choose_column(
     *,
     advice: str | None = None,
     has_header: bool = False,
+    take_first: bool = False,
 ) -> str | None:
     """The column of a role: the one given by name or place, or else the one with a common name.
 
@@ -53,8 +54,9 @@ def choose_column(
       required: whether it is an error to find none.
       advice: what a message tells the caller to do where the guess fails; None says to name the column.
       has_header: whether the names were read from the first line of a text file, which may have been data.
+      take_first: whether of several columns the one is taken whose name comes first in ``KNOWN_NAMES``.
 
-    Raises ValueError with the columns there are, if there is no such column or more than one.
+    Raises ValueError with the columns there are, if there is no such column, or more than one and not ``take_first``.
     """
     there = f"the columns are {', '.join(names)}"
     advice = advice or f"name it with {role}=..."
@@ -66,7 +68,10 @@ def choose_column(
         if given not in names:
             raise ValueError(f"{path} has no column {given!r} for {role}; {there}")
         return given
-    found = [name for name in names if plain(name) in KNOWN_NAMES[role].split()]
+    known = KNOWN_NAMES[role].split()
+    found = [name for name in names if plain(name) in known]
+    if take_first:
+        found = sorted(found, key=lambda name: known.index(plain(name)))[:1]
     if len(found) > 1:
         raise ValueError(f"{path}: {role} could be {' or '.join(found)}; {advice}; {there}")
     if not found and required:

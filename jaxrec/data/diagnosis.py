@@ -117,12 +117,24 @@ def _is_empty(row: Sequence | dict, key: str | int) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def first_fields(path: Path, separator: str, quote: str | None) -> tuple[int, list[str]]:
-    """How many blank lines come first, and the fields of the line after them; ValueError if there is none."""
-    for number, row in _split_rows(path, separator, quote):
-        if len(row) > 1 or "".join(row).strip():
-            return number - 1, row
-    raise ValueError(f"{path} is empty; it should hold one interaction a line")
+def first_fields(path: Path, separator: str, quote: str | None, has_header: bool) -> tuple[int, list[str]]:
+    """The fields of the first line that is not blank; ValueError if there is none.
+
+    Returns:
+      How many lines (blank ones, the header) come before the first row of data, and the fields.
+    """
+    rows = (
+        found
+        for found in _split_rows(path, separator, quote)
+        if len(found[1]) > 1 or "".join(found[1]).strip()
+    )
+    first = next(rows, None)
+    if first is None:
+        raise ValueError(f"{path} is empty; it should hold one interaction a line")
+    number, fields = first
+    if has_header:
+        number = next(rows, (number + 1, None))[0]
+    return number - 1, fields
 
 
 __all__ = [

@@ -159,7 +159,7 @@ def _first_record(path: Path) -> list[str]:
     if format_suffix(path) in (".json", ".jsonl"):
         for _, row in diagnosis.json_rows(path):
             return list(row)
-    return diagnosis.first_fields(path, ",", '"')[1]
+    return diagnosis.first_fields(path, ",", '"', has_header=False)[1]
 
 
 def read_amazon_items(path: str | os.PathLike, *, item_ids: IdMap | None = None) -> ItemMetadata:

@@ -1,4 +1,4 @@
-"""Logs and item tables from files of any common kind, read in bounded memory, or from frames."""
+"""Logs from files of any common kind, read in bounded memory, or from frames."""
 
 import logging
 import warnings
@@ -13,10 +13,8 @@ from jaxrec.data import grouping
 from jaxrec.data.columns import choose_column
 from jaxrec.data.encoding import IdEncoder, TimeEncoder, number_by_appearance
 from jaxrec.data.frames import Frame, is_frame
-from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
-from jaxrec.data.items import ItemMetadata
-from jaxrec.data.tables import Paths, Table, find_paths, format_suffix, open_frame, open_table
+from jaxrec.data.tables import Paths, Table, find_paths, open_frame, open_table
 
 Column = str | int | None
 Duplicates = Literal["warn", "keep", "first", "last"]
@@ -263,62 +261,9 @@ def read_sequences(path: Paths, *, name: str | None = None) -> Interactions:
     return Interactions(codes, offsets, user_ids, item_ids, name=_name_of(paths[0]) if name is None else name)
 
 
-def read_items(
-    path: Paths,
-    *,
-    item: Column = None,
-    title: Column = None,
-    categories: Column = None,
-    separator: str | None = None,
-    has_header: bool = True,
-    category_separator: str = "|",
-) -> ItemMetadata:
-    """Reads titles and categories: ``item<TAB>title<TAB>categories`` with a header, or any other table.
-
-    Columns are found by name or place as in ``read_interactions``; others are ignored. Title and
-    categories may be empty, or their columns missing. Of several rows of an item the first counts.
-
-    Args:
-      path: a file, a pattern, or a list of these.
-      item, title, categories: columns; None guesses from common names.
-      separator: between the fields of a text file; None takes it from the first line.
-      has_header: whether the first line names the columns.
-      category_separator: what joins the categories of an item in one text.
-    """
-    frames = []
-    for file in find_paths(path):
-        table = open_table(file, separator, '"' if format_suffix(file) == ".csv" else None, has_header)
-        columns = {
-            "item": choose_column(
-                table.path,
-                table.names,
-                "item",
-                item,
-                advice="name it with item=... (--items-id of prepare.py)",
-            )
-        }
-        columns["title"] = choose_column(table.path, table.names, "title", title, required=False)
-        columns["categories"] = choose_column(
-            table.path, table.names, "categories", categories, required=False
-        )
-        frames.append(table.collect({role: name for role, name in columns.items() if name is not None}))
-    frame = pl.concat(frames, how="diagonal").unique("item", keep="first", maintain_order=True)
-    encoder = IdEncoder()
-    encoder.add(frame["item"])
-    codes, ids = encoder.finish()
-    titles = frame["title"] if "title" in frame.columns else pl.Series([None] * len(frame), dtype=pl.String)
-    lists = pl.Series([[]] * len(frame), dtype=pl.List(pl.String))
-    if "categories" in frame.columns:
-        lists = frame["categories"]
-        if lists.dtype == pl.String:
-            lists = lists.str.split(category_separator)
-        lists = lists.list.eval(pl.element().filter(pl.element().str.len_bytes() > 0))
-    return ItemMetadata(IdMap.trusted(ids.gather(codes)), titles, lists)
-
-
 def _name_of(path: Path) -> str:
     """The file's name without its suffixes: ``amazon-beauty`` of ``amazon-beauty.seq.txt.gz``."""
     return path.name.split(".")[0] or path.name
 
 
-__all__ = ["read_interactions", "read_items", "read_sequences"]
+__all__ = ["read_interactions", "read_sequences"]

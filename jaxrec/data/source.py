@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from jaxrec.data.moments import as_number, check_fractions, parse_moment
+
 if TYPE_CHECKING:  # importing a config needs none of the readers
     from jaxrec.data.interactions import Interactions
     from jaxrec.data.simulated_process import SimulatedProcess
@@ -29,7 +31,12 @@ class DataConfig:
       min_user: users with fewer interactions are dropped, until nothing changes.
       min_item: items with fewer interactions are dropped, likewise.
       split: ``leave-one-out`` (each user's last item is the test, the one before validation) or ``temporal``
-        (one global time).
+        (one global clock: what happened before ``validation_time`` trains, from ``test_time`` on tests).
+      validation_time: of ``temporal``: a number in the unit of the times, or a date (``2024-05-31``, UTC) where these
+        are seconds since 1970; taken from ``fractions`` if empty.
+      test_time: likewise.
+      fractions: of ``temporal``: shares of all interactions that train, validate and test, where a time is not given.
+      targets: of ``temporal``: which interactions of a user in a span are predicted.
       simulated_users: of ``simulated``.
       simulated_items: of ``simulated``.
     """
@@ -43,8 +50,28 @@ class DataConfig:
     min_user: int = 5
     min_item: int = 5
     split: Literal["leave-one-out", "temporal"] = "leave-one-out"
+    validation_time: str = ""
+    test_time: str = ""
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    targets: Literal["first", "last", "all"] = "last"
     simulated_users: int = 4000
     simulated_items: int = 1000
+
+    def __post_init__(self):
+        check_fractions(self.fractions)
+        for name in ("validation_time", "test_time", "fractions", "targets"):
+            given = getattr(self, name)
+            if self.split != "temporal" and given != getattr(DataConfig, name):
+                raise ValueError(
+                    f"data.{name} is {given!r} and has no effect on the split {self.split};"
+                    " set data.split to temporal, or leave it out"
+                )
+        moments = parse_moment(self.validation_time), parse_moment(self.test_time)
+        numbers = [as_number(moment) for moment in moments if moment is not None]
+        if len(numbers) == 2 and not numbers[0] < numbers[1]:
+            raise ValueError(
+                f"data.validation_time {self.validation_time} must come before data.test_time {self.test_time}"
+            )
 
 
 Progress = Callable[[int, int | None], None]
@@ -97,7 +124,15 @@ def load_split(config: DataConfig, *, progress: Progress | None = None) -> "Spli
     log = read_log(config, progress=progress)
     if config.min_user > 1 or config.min_item > 1:
         log = log.filter(min_user=config.min_user, min_item=config.min_item)
-    return data.leave_one_out(log) if config.split == "leave-one-out" else data.temporal(log)
+    if config.split == "leave-one-out":
+        return data.leave_one_out(log)
+    return data.temporal(
+        log,
+        validation_time=parse_moment(config.validation_time),
+        test_time=parse_moment(config.test_time),
+        fractions=config.fractions,
+        targets=config.targets,
+    )
 
 
 __all__ = ["SIMULATED", "DataConfig", "load_split", "read_log", "simulated_process"]

@@ -1,16 +1,15 @@
 """Train, validation and test parts of a log: leave-one-out and global temporal, as positions in it."""
 
 import dataclasses
-import datetime
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from jaxrec.data.interactions import Interactions
+from jaxrec.data.moments import Moment, as_number, check_fractions
 
 Part = Literal["validation", "test"]
-Moment = int | float | str | datetime.date
 COUNTED_AT_ONCE = 1 << 24
 
 
@@ -178,33 +177,17 @@ def _boundaries(
     log: Interactions, validation_time: Moment | None, test_time: Moment | None, fractions: Sequence[float]
 ) -> tuple[int | float, int | float]:
     """The two times of a temporal split, as numbers."""
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions are {tuple(fractions)}; give three positive shares that add up to 1")
+    check_fractions(fractions)
     places = [round(share * log.num_interactions) for share in (fractions[0], fractions[0] + fractions[1])]
     places = np.minimum(places, log.num_interactions - 1)
     quantiles = [None, None]
     if validation_time is None or test_time is None:
         quantiles = np.partition(log.times, places)[places].tolist()
-    validation_time = quantiles[0] if validation_time is None else _as_number(validation_time)
-    test_time = quantiles[1] if test_time is None else _as_number(test_time)
+    validation_time = quantiles[0] if validation_time is None else as_number(validation_time)
+    test_time = quantiles[1] if test_time is None else as_number(test_time)
     if not validation_time < test_time:
         raise ValueError(f"validation_time {validation_time} must come before test_time {test_time}")
     return validation_time, test_time
-
-
-def _as_number(moment: Moment) -> int | float:
-    """A time as it stands, or the seconds since 1970 of a date (UTC where it names no zone)."""
-    if isinstance(moment, str):
-        try:
-            moment = datetime.datetime.fromisoformat(moment)
-        except ValueError as error:
-            raise ValueError(f"{moment!r} is not a date in ISO form, such as '2024-05-31'") from error
-    if isinstance(moment, datetime.date):
-        if not isinstance(moment, datetime.datetime):
-            moment = datetime.datetime(moment.year, moment.month, moment.day)
-        moment = moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()
-        return int(moment) if moment == int(moment) else moment
-    return moment
 
 
 def _first_not_before(log: Interactions, time: int | float) -> np.ndarray:

@@ -15,6 +15,7 @@ import polars as pl
 
 from jaxrec.data import diagnosis
 from jaxrec.data.frames import Frame, frame_names, is_frame, lazy_frame
+from jaxrec.data.line_counts import LineCounts, count_lines
 
 BATCH_ROWS = 1 << 22
 SEPARATORS = ("\t", "::", ",", ";", "|", " ")
@@ -38,6 +39,7 @@ class Table:
         faulty line; None for Parquet and frames. Fields are a dict by name, or a list in the order of
         ``names``.
       has_header: whether the names were read from the first line of a text file.
+      lines: looks at all lines of a delimited file; None for the others, in which no row ends early.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Table:
     frame: pl.LazyFrame
     rows: Callable[[], Iterator[tuple[int, list[str] | dict]]] | None
     has_header: bool = False
+    lines: Callable[[], LineCounts] | None = None
 
     def batches(
         self, required: list[str], rows: int = BATCH_ROWS, *, ids: Sequence[str] = (), drop: bool = False
@@ -61,26 +64,30 @@ class Table:
         cannot be read.
         """
         required = list(dict.fromkeys(required))
-        watched = list(dict.fromkeys([*required, *(self.names[-1:] if self.rows else [])]))
+        watched = list(dict.fromkeys([*required, *(self.names[-1:] if self.lines else [])]))
         batches = self.frame.select(watched).collect_batches(chunk_size=rows)
-        examined, start, dropped = False, 0, 0
+        counts, looked = LineCounts(0, doubtful=False), False
+        start, dropped, blank = 0, 0, 0
         while True:
             try:
                 batch = next(batches, None)
             except (pl.exceptions.PolarsError, OSError) as error:
                 self._explain(error)
             if batch is None:
+                if blank > counts.blank and not (drop or counts.doubtful):  # rows of empty cells
+                    self._find_missing(required)
                 if dropped:
                     logger.info("%s: rows without a user or an item left out: %d", self.path, dropped)
                 return
             batch = empty_as_null(batch)
             if any(batch[name].null_count() for name in watched):
-                if not examined and self.rows is not None:
-                    diagnosis.find_missing(
-                        self.path, self.rows(), {name: self._key(name) for name in required}, ids, drop
-                    )
-                examined = True
+                if self.lines and not looked:
+                    counts, looked = self.lines(), True
+                    if counts.doubtful:
+                        self._find_missing(required, ids, drop)
+                whole = len(batch)
                 batch = self._without_blank(batch, watched)
+                blank += whole - len(batch)
                 self._refuse_gaps(batch, required, start, ids, drop)
             start += len(batch)
             if drop:
@@ -96,11 +103,19 @@ class Table:
         except (pl.exceptions.PolarsError, OSError) as error:
             self._explain(error)
         frame = empty_as_null(frame)
-        if frame["item"].null_count():
-            if self.rows is not None:
-                diagnosis.find_missing(self.path, self.rows(), {columns["item"]: self._key(columns["item"])})
+        nulls = frame["item"].null_count()
+        if nulls:
+            counts = self.lines() if self.lines else LineCounts(0, doubtful=False)
+            if counts.doubtful or nulls > counts.blank:
+                self._find_missing([columns["item"]])
             frame = frame.filter(pl.col("item").is_not_null())
         return frame
+
+    def _find_missing(self, required: Sequence[str], ids: Sequence[str] = (), drop: bool = False) -> None:
+        """Raises ValueError naming the line of the first ragged row or gap of a text file, if there is one."""
+        if self.rows is not None:
+            columns = {name: self._key(name) for name in required}
+            diagnosis.find_missing(self.path, self.rows(), columns, ids, drop)
 
     def _without_blank(self, batch: pl.DataFrame, watched: list[str]) -> pl.DataFrame:
         """Drops rows that are blank lines of a text file."""
@@ -114,6 +129,7 @@ class Table:
         for name in required:
             nulls = batch[name].is_null() if kept is None else batch[name].is_null() & kept
             if nulls.any():
+                self._find_missing(required, ids, drop)
                 raise ValueError(
                     f"{self.path}: column {name} is null or empty in data row {start + nulls.arg_max() + 1}; "
                     f"fill it in or drop such rows{diagnosis.MISSING_DROP if name in ids else ''}"
@@ -240,7 +256,7 @@ def _open_delimited(path: Path, separator: str | None, quote: str | None, has_he
     if len(separator) != step:
         raise ValueError(f"separator {separator!r} must be one character or '::'; convert {path} first")
     quote = None if step == 2 else quote
-    blank, fields = diagnosis.first_fields(path, separator, quote)
+    skip, fields = diagnosis.first_fields(path, separator, quote, has_header)
     names = [field.strip() for field in fields] if has_header else [""] * len(fields)
     names = [
         name if name and name not in names[:place] else f"column_{place + 1}"
@@ -251,7 +267,7 @@ def _open_delimited(path: Path, separator: str | None, quote: str | None, has_he
         separator=separator[0],
         quote_char=quote,
         has_header=False,
-        skip_rows=blank + has_header,
+        skip_rows=skip,
         schema={f"{place}": pl.String for place in range(step * (len(fields) - 1) + 1)},
         glob=False,
     )
@@ -263,6 +279,7 @@ def _open_delimited(path: Path, separator: str | None, quote: str | None, has_he
         ),
         lambda: diagnosis.delimited_rows(path, separator, quote, len(fields), has_header),
         has_header,
+        lambda: count_lines(path, separator, quote, len(fields), skip),
     )
 
 

@@ -45,7 +45,7 @@ class Evaluation:
     def intervals(
         self, *, resamples: int = 1000, level: float = 0.95, seed: int = 0
     ) -> dict[str, tuple[float, float]]:
-        """Bootstrap intervals over users, of every metric that is a mean over them."""
+        """Intervals of every metric that is a mean over users; see ``bootstrap_intervals``."""
         return bootstrap_intervals(self.per_user, resamples=resamples, level=level, seed=seed)
 
 

@@ -5,8 +5,9 @@ import gzip
 import polars as pl
 import pytest
 
-from jaxrec.data import tables
-from jaxrec.data.readers import read_interactions, read_items, read_sequences
+from jaxrec.data import diagnosis, tables
+from jaxrec.data.item_readers import read_items
+from jaxrec.data.readers import read_interactions, read_sequences
 
 HEADER = "user,item,time\n"
 GOOD = HEADER + "1,2,3\n"
@@ -182,6 +183,55 @@ def test_the_row_of_a_fault_counts_over_batches(tmp_path, monkeypatch):
 def test_empty_cells_of_other_columns_are_fine(tmp_path):
     (tmp_path / "log.csv").write_text("user,item,note,last\n1,2,,\n1,3,x,\n\n1,4,,y\n")
     assert read_interactions(tmp_path / "log.csv").item_ids.values.to_list() == [2, 3, 4]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("user,item,note,last\n1,2,,\n1,3,x,\n\n1,4,,y\n\n", [2, 3, 4]),
+        ('user,item,last\n"1","2","a, b"\n1,3,"a"\n1,4,""\n1,5,\n', [2, 3, 4, 5]),
+        ("user\titem\tlast\n1\t2\t\n1\t3\tx\n", [2, 3]),
+        ("user::item::last\n1::2::\n1::3::x\n", [2, 3]),
+    ],
+)
+def test_empty_cells_and_blank_lines_need_no_look_at_single_rows(
+    tmp_path, text, expected, packed, monkeypatch
+):
+    """Which would take many minutes on a large log."""
+    path = tmp_path / ("log.csv.gz" if packed else "log.csv")
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    monkeypatch.setattr(diagnosis, "find_missing", None)
+    separator = "::" if "::" in text else None
+    assert read_interactions(path, separator=separator).item_ids.values.to_list() == expected
+    assert read_items(path, separator=separator, item="item").item_ids.values.to_list() == expected
+    with_gap = text + text.splitlines()[-1].replace(str(expected[-1]), "")
+    path.write_bytes(gzip.compress(with_gap.encode()) if packed else with_gap.encode())
+    log = read_interactions(path, separator=separator, missing="drop")
+    assert log.item_ids.values.to_list() == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("1,2,x,\n,,x,\n", "line 3: column user is empty"),
+        ("1,2,x,\n,,,\n", "line 3: column user is empty"),
+        ("\n1,2,x,\n\n,,x,\n", "line 5: column user is empty"),
+        ('1,2,x,\n1,"2,x",\n', "line 3: 3 fields where 4"),
+        ('1,2,x,\n1,2,"x\n\n\ny",z\n,,,\n', "line 7: column user is empty"),
+        ("1,2,x,\n1,2,\x1f,\n1,2,x\n", "line 4: 3 fields where 4"),
+        ("1,2,x,\n1,2,x,\n1,,x,\n", "line 4: column item is empty"),
+    ],
+)
+def test_gaps_between_empty_cells_are_found(tmp_path, rows, message):
+    (tmp_path / "log.csv").write_text("user,item,note,last\n" + rows)
+    with pytest.raises(ValueError, match=message):
+        read_interactions(tmp_path / "log.csv")
+
+
+def test_quotes_over_several_lines_are_read_in_full(tmp_path):
+    (tmp_path / "log.csv").write_text('user,item,note,last\n1,2,"x\n\ny",\n\n1,3,x,z\n')
+    assert read_interactions(tmp_path / "log.csv").item_ids.values.to_list() == [2, 3]
 
 
 def test_a_missing_time_or_a_ragged_row_is_an_error_even_if_ids_may_be_missing(tmp_path):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from jaxrec.data import tables
 from jaxrec.data.interactions import Interactions
-from jaxrec.data.readers import read_interactions, read_items, read_sequences
+from jaxrec.data.item_readers import read_item_ids, read_items
+from jaxrec.data.readers import read_interactions, read_sequences
 
 FORMATS = ("csv", "tsv", "parquet", "jsonl")
 texts = st.text("017aé,;\"'|-", min_size=1, max_size=4)
@@ -277,6 +278,32 @@ def test_read_items_with_and_without_columns(tmp_path):
     assert items.item_ids.values.to_list() == ["007"]
     assert items.titles.to_list() == [None]
     assert items.categories.to_list() == [["a, b", "c"]]
+
+
+@pytest.mark.parametrize(
+    ("header", "title", "categories"),
+    [
+        ("item_id,description,title,genre,category", "b", ["d"]),
+        ("item_id,description,name,genres,genre", "b", ["c"]),
+        ("item_id,movie_title,name,Categories:token,category", "b", ["c"]),
+        ("item_id,Title,title,description,x", "a", []),
+    ],
+)
+def test_of_several_titles_and_categories_the_likelier_is_read(tmp_path, header, title, categories):
+    (tmp_path / "items.csv").write_text(f"{header}\n7,a,b,c,d\n")
+    items = read_items(tmp_path / "items.csv")
+    assert (items.titles.to_list(), items.categories.to_list()) == ([title], [categories])
+    assert read_items(tmp_path / "items.csv", title=1).titles.to_list() == ["a"]
+
+
+def test_ids_of_a_table_of_items_are_read_alone(tmp_path):
+    (tmp_path / "a.csv").write_text("product,categories,name,title\n9,x,y,\n8,,,\n9,x,y,z\n\n")
+    pl.DataFrame({"item": ["b", "8"], "categories": [1, 2]}).write_parquet(tmp_path / "b.parquet")
+    assert read_item_ids(tmp_path / "a.csv").to_list() == [9, 8]
+    assert read_item_ids([tmp_path / "a.csv", tmp_path / "b.parquet"]).to_list() == ["9", "8", "b"]
+    (tmp_path / "c.csv").write_text("id,title\n1,x\n")
+    with pytest.raises(ValueError, match="has no column that looks like item; name it with --what"):
+        read_item_ids(tmp_path / "c.csv", advice="name it with --what")
 
 
 def test_metadata_is_aligned_by_external_id(tmp_path):

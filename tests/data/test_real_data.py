@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from jaxrec.data.interactions import Interactions
-from jaxrec.data.readers import read_interactions, read_items, read_sequences
+from jaxrec.data.item_readers import read_items
+from jaxrec.data.readers import read_interactions, read_sequences
 from jaxrec.data.splits import leave_one_out, temporal
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

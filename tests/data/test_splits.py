@@ -1,5 +1,6 @@
 """Splits against plain-Python definitions, and what they say about logs that cannot be split."""
 
+import dataclasses
 import datetime
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
+from jaxrec.data.source import DataConfig, load_split
 from jaxrec.data.splits import Split, leave_one_out, temporal
 
 users_events = st.lists(
@@ -172,6 +174,37 @@ def test_users_with_too_few_events_are_explained():
         leave_one_out(log)
     with pytest.raises(ValueError, match="min_events is 2; a user needs 3"):
         leave_one_out(log, min_events=2)
+
+
+def test_a_config_sets_the_clock(tmp_path):
+    first = 1704067200  # 2024-01-01
+    log = timed([[(first + day * 86400, 1 + day % 6) for day in range(10)] for _ in range(2)])
+    source = DataConfig(source=str(log.save(tmp_path / "log")), min_user=1, min_item=1, split="temporal")
+    assert load_split(source).name == temporal(log).name
+    shares = dataclasses.replace(source, fractions=(0.5, 0.2, 0.3), targets="first")
+    assert load_split(shares).name == temporal(log, fractions=(0.5, 0.2, 0.3), targets="first").name
+    assert load_split(shares).name != load_split(source).name
+    for texts in (("2024-01-06", "2024-01-08"), ("1704499200", "1704672000.0")):
+        times = dataclasses.replace(source, validation_time=texts[0], test_time=texts[1], targets="all")
+        summary = load_split(times).summary()
+        assert (summary["train_interactions"], summary["validation_targets"], summary["test_targets"]) == (
+            10,
+            4,
+            6,
+        )
+    for changes, message in [
+        (
+            {"validation_time": "2024-01-08", "test_time": "2024-01-06"},
+            "2024-01-08 must come before data.test_time",
+        ),
+        ({"test_time": "May"}, "'May' is not a date in ISO form"),
+        (
+            {"split": "leave-one-out", "targets": "all"},
+            "data.targets is 'all' and has no effect on the split leave",
+        ),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(source, **changes)
 
 
 def test_bad_temporal_arguments_are_explained():

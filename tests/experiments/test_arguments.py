@@ -40,6 +40,21 @@ def test_data_has_a_short_and_a_long_flag():
     assert parse("--data=x.csv", "--data.min-user", "2").config.data.min_user == 2
 
 
+def test_flags_set_the_clock_of_a_temporal_split():
+    flags = (
+        "--data.split",
+        "temporal",
+        "--data.fractions",
+        "0.7",
+        "0.2",
+        "0.1",
+        "--data.test-time",
+        "2024-05-31",
+    )
+    parsed = parse("--data", "x.csv", *flags).config.data
+    assert (parsed.fractions, parsed.test_time) == ((0.7, 0.2, 0.1), "2024-05-31")
+
+
 def test_flags_change_one_field_each():
     changed = parse(
         "--preset", "sasrec", "--train.epochs", "50", "--parallel.mode", "pmap", "--model.width=256"

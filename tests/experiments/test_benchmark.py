@@ -145,6 +145,21 @@ def test_prepare_writes_and_reads_the_same_log(tmp_path):
     np.testing.assert_array_equal(logs[0].items, logs[1].items)
 
 
+def test_prepare_tells_how_long_the_first_batch_takes(tmp_path):
+    preparing = sections.SECTIONS["prepare"]
+    rows = preparing.write_log(str(tmp_path), 3000)
+    preparing.read_log(str(tmp_path / "events.parquet"), str(tmp_path / "log"))
+    found = preparing.feed_log(str(tmp_path / "log"))
+    parts = [found[f"{name}_seconds"] for name in ("open", "filter", "split", "plan", "first_call")]
+    assert found["seconds"] == pytest.approx(sum(parts))
+    assert min(parts) > 0
+    assert found["sequences_per_second"] > 0
+    assert found["calls"] == preparing.FEWEST_CALLS, "the log is smaller than that"
+    case = {"rows": rows, "part": "first batch", "preset": "sasrec"}
+    results = {"first_batch_seconds": found["seconds"], **found}
+    assert "M sequences/s, peak" in preparing.describe(case, results)[1]
+
+
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_softmax_measures_loss_and_step(quick, number):
     (record,) = rows_of(quick, "softmax", number)

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
-from command_line import run_apart, run_here
+from command_line import assert_one_sentence, run_apart, run_here
 
 import jaxrec
 from jaxrec import data
@@ -95,6 +95,23 @@ def test_candidates_from_a_file(recommend, tmp_path, name):
     written = read(recommend("r.csv", "--candidates", tmp_path / name, "--no-exclude-seen"))
     assert set(written["item_id"]) == set(only)
     assert written["rank"].max() == 3
+
+
+def test_candidates_from_a_table_with_other_columns(fitted, recommend, tmp_path, capsys):
+    """Only ids are wanted of it; columns are named as in the training data, or by a flag."""
+    (tmp_path / "two.csv").write_text("product,item,title,name,category,genre\nitem 3,item 9,a,b,c,d\n")
+    flags = ("--candidates", tmp_path / "two.csv", "--no-exclude-seen")
+    written = read(recommend("r.csv", *flags, "--candidates-id", "item"))
+    assert set(written["item_id"]) == {"item 9"}
+    files = ("--histories", fitted / "histories.csv", "--out", tmp_path / "x.csv")
+    failed = run_here("recommend.py", "--workdir", fitted / "run", *files, *flags, capsys=capsys)
+    assert_one_sentence(failed, "item could be product or item; name it with --candidates-id")
+    run = shutil.copytree(fitted / "run", tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["item"] = "product"
+    (run / "config.json").write_text(json.dumps(config))
+    written = read(recommend("r.csv", "--workdir", run, *flags))
+    assert set(written["item_id"]) == {"item 3"}
 
 
 def test_titles_on_demand(fitted, recommend):

@@ -1,0 +1,88 @@
+"""Titles, categories and ids of items from files of any common kind."""
+
+from pathlib import Path
+
+import polars as pl
+
+from jaxrec.data.columns import choose_column
+from jaxrec.data.encoding import IdEncoder, number_by_appearance
+from jaxrec.data.identifiers import IdMap
+from jaxrec.data.items import ItemMetadata
+from jaxrec.data.tables import Paths, Table, find_paths, format_suffix, open_table
+
+Column = str | int | None
+ITEMS_ADVICE = "name it with item=... (--items-id of prepare.py, --data.items-id of train.py)"
+
+
+def read_items(
+    path: Paths,
+    *,
+    item: Column = None,
+    title: Column = None,
+    categories: Column = None,
+    separator: str | None = None,
+    has_header: bool = True,
+    category_separator: str = "|",
+) -> ItemMetadata:
+    """Reads titles and categories: ``item<TAB>title<TAB>categories`` with a header, or any other table.
+
+    Columns are found by name or place as in ``read_interactions``; others are ignored. Title and
+    categories may be empty, or their columns missing; where several columns could be the title (or the categories),
+    the first of ``title``, ``name``, ``item_name``, ``movie_title``, ``description`` (of ``categories``,
+    ``category``, ``genres``, ``genre``) is taken. Of several rows of an item the first counts.
+
+    Args:
+      path: a file, a pattern, or a list of these.
+      item, title, categories: columns; None guesses from common names.
+      separator: between the fields of a text file; None takes it from the first line.
+      has_header: whether the first line names the columns.
+      category_separator: what joins the categories of an item in one text.
+    """
+    frames = []
+    for file in find_paths(path):
+        table = _open(file, separator, has_header)
+        columns = {"item": _item_column(table, item, ITEMS_ADVICE)}
+        for role, given in (("title", title), ("categories", categories)):
+            columns[role] = choose_column(
+                table.path, table.names, role, given, required=False, take_first=True
+            )
+        frames.append(table.collect({role: name for role, name in columns.items() if name is not None}))
+    frame = pl.concat(frames, how="diagonal").unique("item", keep="first", maintain_order=True)
+    encoder = IdEncoder()
+    encoder.add(frame["item"])
+    codes, ids = encoder.finish()
+    titles = frame["title"] if "title" in frame.columns else pl.Series([None] * len(frame), dtype=pl.String)
+    lists = pl.Series([[]] * len(frame), dtype=pl.List(pl.String))
+    if "categories" in frame.columns:
+        lists = frame["categories"]
+        if lists.dtype == pl.String:
+            lists = lists.str.split(category_separator)
+        lists = lists.list.eval(pl.element().filter(pl.element().str.len_bytes() > 0))
+    return ItemMetadata(IdMap.trusted(ids.gather(codes)), titles, lists)
+
+
+def read_item_ids(path: Paths, *, item: Column = None, advice: str | None = None) -> pl.Series:
+    """The external ids of a table of items, each once, in the order of the rows; other columns are not read.
+
+    Args:
+      path: a file, a pattern, or a list of these, as for ``read_items``.
+      item: the column; None guesses from common names.
+      advice: what a message tells the caller to do where the guess fails; None says to name the column.
+    """
+    encoder = IdEncoder()
+    for file in find_paths(path):
+        table = _open(file, None, has_header=True)
+        encoder.add(table.collect({"item": _item_column(table, item, advice)})["item"])
+    codes, ids = encoder.finish()
+    return number_by_appearance(codes, ids)[1].values
+
+
+def _open(file: Path, separator: str | None, has_header: bool) -> Table:
+    return open_table(file, separator, '"' if format_suffix(file) == ".csv" else None, has_header)
+
+
+def _item_column(table: Table, given: Column, advice: str | None) -> str:
+    return choose_column(table.path, table.names, "item", given, advice=advice)
+
+
+__all__ = ["read_item_ids", "read_items"]

@@ -1,0 +1,58 @@
+"""A quick look at all lines of a delimited file: whether a row may end early, and how many lines are blank.
+
+polars fills up a row that ends early with nulls, and gives a row of nulls for a blank line, so that neither can be
+told from empty cells. This tells them apart in one pass in bounded memory; which line is at fault, ``diagnosis`` says.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+NO_SEPARATOR = "\x1f"
+"""ASCII's own separator, which text does not hold; rows of a file that does are looked at one by one."""
+
+
+class LineCounts(NamedTuple):
+    """What a file's lines look like.
+
+    Attributes:
+      blank: lines without anything.
+      doubtful: whether a row may end early. It is also True where quotes go over several lines or the file cannot be
+        read so: then only a reader of single rows knows.
+    """
+
+    blank: int
+    doubtful: bool
+
+
+def count_lines(path: Path, separator: str, quote: str | None, width: int, skip: int) -> LineCounts:
+    """Looks at all lines after the first ``skip``; a whole row has ``width`` fields."""
+    frame = pl.scan_csv(
+        path,
+        separator=NO_SEPARATOR,
+        quote_char=None,
+        has_header=False,
+        skip_rows=skip,
+        schema={"line": pl.String},
+        glob=False,
+    )
+    line = pl.col("line").fill_null("")
+    mark = re.escape(quote or "")
+    outside_quotes = line if quote is None else line.str.replace_all(f"{mark}[^{mark}]*{mark}", "")
+    separators = outside_quotes.str.count_matches(separator, literal=True)
+    blank = (separators == 0) & (line.str.strip_chars().str.len_bytes() == 0)
+    doubtful = ~blank & (separators < width - 1)
+    if quote is not None:
+        doubtful |= line.str.count_matches(quote, literal=True) % 2 == 1
+    try:
+        found = frame.select(blank.sum().alias("blank"), doubtful.any().alias("doubtful")).collect(
+            engine="streaming"
+        )
+    except (pl.exceptions.PolarsError, OSError):
+        return LineCounts(0, doubtful=True)
+    return LineCounts(*found.row(0))
+
+
+__all__ = ["LineCounts", "count_lines"]

@@ -1,0 +1,30 @@
+"""The exported program: what it holds at once. ``test_all_recommenders.py`` exports every model."""
+
+import jax
+import numpy as np
+import pytest
+from helpers import BagRecommender
+from numpy.testing import assert_array_equal
+
+from jaxrec import export
+from jaxrec.recommend import recommend
+from jaxrec.recommender import table_rows
+
+BAG = BagRecommender(num_items=1000, max_length=6)
+COUNTS = np.arange(1001) % 7  # every seventh item was never trained
+
+
+@pytest.mark.parametrize(("platforms", "rows"), [(("cpu",), 300), (("cpu", "cuda", "tpu"), 600)])
+def test_scores_of_the_whole_catalogue_never_exist_at_once(monkeypatch, platforms, rows):
+    params = np.asarray(BAG.init(jax.random.key(0)))
+    monkeypatch.setattr(export, "ROWS_AT_ONCE", {"cpu": 300, "accelerator": 600})
+    program = export.exported_recommend(BAG, params, COUNTS, k=5, platforms=platforms)
+    text = program.mlir_module()
+    assert f"tensor<?x{rows}xf32>" in text
+    assert f"tensor<?x{table_rows(1000)}xf32>" not in text
+    items = np.random.default_rng(0).integers(1, 1001, (3, 6), np.int32)
+    allowed = np.pad(COUNTS > 0, (0, table_rows(1000) - 1001))
+    expected = recommend(BAG, params, items, k=5, exclude=items, allowed=allowed)
+    found, scores = program.call(items, items, np.uint32(0))
+    assert_array_equal(found, expected.items)
+    assert_array_equal(scores, expected.scores)
