@@ -90,13 +90,13 @@ def main(argv: list[str]) -> int:
     result = run.evaluate(
         part, exclude_seen=exclude_seen, split=split, num_samples=arguments.num_samples, save=False
     )
+    written = [artifact.keep_evaluation(run.workdir, part, exclude_seen, result)]
     results = {name: result}
     if arguments.popularity and not isinstance(run.recommender, PopularityRecommender):
         baseline = jaxrec.fit(jaxrec.preset("popularity"), split)
         results["popularity"] = baseline.evaluate(part, exclude_seen=exclude_seen)
     print_metrics(console, results)
     print_groups(console, result["groups"])
-    written = [artifact.keep_evaluation(run.workdir, part, exclude_seen, result)]
     if out is not None:
         with artifact.writing(out, instead="choose another --out"):
             artifact.write_json(out, result)
