@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
+import errno
 import json
-import shutil
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,7 +74,12 @@ def main(argv: list[str]) -> int:
     if arguments.cache:
         keep_compiled_programs()
     console = make_console(quiet=distributed.process_number() > 0)
+    out = Path(arguments.out) if arguments.out else None
+    if out is not None:
+        processes.on_main(lambda: make_place(out))
     run = jaxrec.load(arguments.workdir)
+    if arguments.record:
+        check_recordable(run)
     source = run.config.data
     if arguments.data:
         source = dataclasses.replace(source, source=arguments.data)
@@ -81,24 +87,50 @@ def main(argv: list[str]) -> int:
         split = processes.main_first(lambda: load_again(source, run, bar))
     part, exclude_seen = arguments.split, arguments.exclude_seen
     name = run.workdir.name
-    result = run.evaluate(part, exclude_seen=exclude_seen, split=split, num_samples=arguments.num_samples)
+    result = run.evaluate(
+        part, exclude_seen=exclude_seen, split=split, num_samples=arguments.num_samples, save=False
+    )
+    written = [artifact.keep_evaluation(run.workdir, result)]
     results = {name: result}
     if arguments.popularity and not isinstance(run.recommender, PopularityRecommender):
         baseline = jaxrec.fit(jaxrec.preset("popularity"), split)
         results["popularity"] = baseline.evaluate(part, exclude_seen=exclude_seen)
     print_metrics(console, results)
     print_groups(console, result["groups"])
-    written = artifact.evaluation_path(run.workdir, part, exclude_seen, result["protocol"]["num_samples"])
-    if arguments.out and processes.is_main():
-        with artifact.writing(Path(arguments.out).parent):
-            shutil.copyfile(written, arguments.out)
+    if out is not None:
+        with artifact.writing(out, instead="choose another --out"):
+            artifact.write_json(out, result)
+        written.append(out)
     if arguments.record and processes.is_main():
         record_result(Path(arguments.record), run, result)
-    say(
-        console,
-        f"\nwritten to {escape(str(written))}{escape(' and ' + arguments.out) if arguments.out else ''}",
-    )
+    places = [str(path) for path in written if path is not None]
+    if places:
+        say(console, f"\nwritten to {escape(' and '.join(places))}")
     return 0
+
+
+def make_place(out: Path) -> None:
+    """Makes the folder of a file, before the work whose result it takes.
+
+    Raises:
+      OSError: it cannot be made, or the file is a folder.
+    """
+    with artifact.writing(out, instead="choose another --out"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def check_recordable(run: jaxrec.Run) -> Path:
+    """The file that tells what made a run.
+
+    Raises:
+      ValueError: there is none.
+    """
+    path = run.workdir / "training.json"
+    if not path.exists():
+        raise ValueError(f"{path} is missing: only runs of train.py can be recorded; type its command again")
+    return path
 
 
 def load_again(source: DataConfig, run: jaxrec.Run, bar: DownloadBar) -> Split:
@@ -115,12 +147,7 @@ def load_again(source: DataConfig, run: jaxrec.Run, bar: DownloadBar) -> Split:
 
 def record_result(folder: Path, run: jaxrec.Run, result: dict[str, Any]) -> Path:
     """Writes a result with what made its run; ``readme_tables.py`` reads it."""
-    written = run.workdir / "training.json"
-    if not written.exists():
-        raise ValueError(
-            f"{written} is missing: only runs of train.py can be recorded; type its command again"
-        )
-    training = json.loads(written.read_text(encoding="utf-8"))
+    training = json.loads(check_recordable(run).read_text(encoding="utf-8"))
     card = result["protocol"]
     seen = "excluded" if card["exclude_seen"] else "included"
     preset, samples = training["preset"], card["num_samples"]
@@ -139,7 +166,7 @@ def record_result(folder: Path, run: jaxrec.Run, result: dict[str, Any]) -> Path
         "config": config,
         "result": result,
     }
-    with artifact.writing(folder):
+    with artifact.writing(folder, instead="choose another --record"):
         artifact.write_json(folder / f"{name}.json", content)
     return folder / f"{name}.json"
 

@@ -13,6 +13,7 @@ from tables import make_table
 from jaxrec import data
 from jaxrec.data.catalog import unknown_name
 from jaxrec.data.interactions import Interactions
+from jaxrec.data.storage import check_replaceable
 
 Format = Literal["auto", "events", "sequences", "movielens", "amazon"]
 COLUMN_FLAGS = ("user", "item", "time", "rating")
@@ -88,6 +89,7 @@ def main(argv: list[str]) -> int:
     if arguments.list:
         list_public_data(console)
         return 0
+    check_replaceable(arguments.out)  # before any work
     log = read(arguments, console)
     if arguments.items:
         log = log.with_metadata(data.read_items(arguments.items, item=arguments.items_id or None))

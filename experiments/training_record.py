@@ -54,7 +54,10 @@ class TrainingRecord(Silent):
         self.calls += 1
 
     def finish(self, run: jaxrec.Run) -> None:
-        """Adds how long it took, and on what."""
+        """Adds how long it took, and on what; that of a run that was complete already stays."""
+        there = json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}
+        if not self.calls and "seconds" in there:
+            return
         self._write(
             {
                 "seconds": round(run.training_seconds, 1),

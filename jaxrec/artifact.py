@@ -9,16 +9,16 @@
     weights/               parameters (Orbax; restores on any devices)
     checkpoints/           state, data iterator, progress of training (Orbax)
     metrics.jsonl          the course of training
+    completed.json         how far the training of these weights went; missing while one is under way
+    training.lock          held while one is under way
     evaluations/           one JSON file a part, with its protocol card
 
 Of several processes all call these functions; process 0 writes, and what it cannot write all of them report.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,22 @@ import jax
 import numpy as np
 
 from jaxrec import processes
-from jaxrec.config import Config, config_to_json, differences, read_config
+from jaxrec.artifact_checks import (
+    CATALOGUE,
+    CHECKPOINTS,
+    COMPLETED,
+    CONFIG,
+    COUNTS,
+    DATA,
+    EVALUATIONS,
+    METRICS,
+    WEIGHTS,
+    check,
+    check_free,
+)
+from jaxrec.config import Config, config_to_json, read_config
+from jaxrec.files import write_json, writing
+from jaxrec.mesh import ParallelConfig
 from jaxrec.recommender import Recommender
 from jaxrec.sharding import available_mesh, param_shardings
 from jaxrec.typing import Params
@@ -34,43 +49,6 @@ from jaxrec.typing import Params
 if TYPE_CHECKING:
     from jaxrec.data.interactions import Interactions
     from jaxrec.data.splits import Split
-
-CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = (
-    "config.json",
-    "data.json",
-    "catalogue",
-    "item_counts.npy",
-    "weights",
-)
-CHECKPOINTS, METRICS, EVALUATIONS = "checkpoints", "metrics.jsonl", "evaluations"
-DECISIVE_TRAIN_FIELDS = frozenset(
-    f"train.{name}" for name in ("batch_targets", "steps_per_call", "length_buckets", "random_bits")
-)
-DECAYS_OVER_ALL_EPOCHS = ("cosine", "linear")  # the rate at a step depends on the number of epochs
-
-
-@contextlib.contextmanager
-def writing(directory: Path) -> Iterator[None]:
-    """Turns a failure to write into one sentence with the place and what to do."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(
-            error.errno,
-            f"cannot write to {directory}: {reason}; free space or choose another workdir"
-            " (what was saved before is kept)",
-        ) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically: the file is the old one or the new one, never half of it. Only process 0 does."""
-    if not processes.is_main():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def evaluation_path(workdir: Path, part: str, exclude_seen: bool, num_samples: int = 1) -> Path:
@@ -81,6 +59,21 @@ def evaluation_path(workdir: Path, part: str, exclude_seen: bool, num_samples: i
     samples = f"-{num_samples}-samples" if num_samples > 1 else ""
     seen = "seen-excluded" if exclude_seen else "seen-included"
     return workdir / EVALUATIONS / f"{part}-{seen}{samples}.json"
+
+
+def keep_evaluation(workdir: Path, result: dict[str, Any]) -> Path | None:
+    """Writes what ``Run.evaluate`` gives; where the directory takes no files warns, and returns ``None``."""
+    card = result["protocol"]
+    path = evaluation_path(workdir, card["part"], card["exclude_seen"], card["num_samples"])
+    try:
+        write_json(path, result)
+    except OSError as error:
+        warnings.warn(
+            f"the evaluation could not be kept in {path} ({error.strerror or error}); its result is returned only",
+            stacklevel=3,
+        )
+        return None
+    return path
 
 
 def data_card(split: "Split") -> dict[str, Any]:
@@ -115,8 +108,7 @@ def prepare(workdir: Path, config: Config, split: "Split", item_counts: np.ndarr
     card = data_card(split)
 
     def check_and_write() -> None:
-        if (workdir / DATA).exists() and (workdir / CONFIG).exists():
-            _check_same(workdir, config, card)
+        check(workdir, config, card)
         with writing(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
             if not (workdir / CONFIG).exists():
@@ -131,39 +123,32 @@ def prepare(workdir: Path, config: Config, split: "Split", item_counts: np.ndarr
 
 def keep_config(workdir: Path, config: Config) -> None:
     """Takes over what may differ when a run goes on, such as more epochs."""
-    with writing(workdir):
-        write_json(workdir / CONFIG, config_to_json(config))
+
+    def write() -> None:
+        with writing(workdir):
+            (workdir / COMPLETED).unlink(missing_ok=True)
+            write_json(workdir / CONFIG, config_to_json(config))
+
+    processes.on_main(write)
 
 
-def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
-    former = json.loads((workdir / DATA).read_text(encoding="utf-8"))
-    if former != card:
-        raise ValueError(
-            f"{workdir} holds a run on other data ({'; '.join(differences(former, card))}); choose another workdir"
-        )
-    former = json.loads((workdir / CONFIG).read_text(encoding="utf-8"))
-    now = config_to_json(config)
-    decisive = ("model", "optimizer", "seed")
-    changed = differences({key: former.get(key) for key in decisive}, {key: now[key] for key in decisive})
-    changed += [
-        line
-        for line in differences(former.get("train"), now["train"], "train")
-        if line.split(":")[0] in DECISIVE_TRAIN_FIELDS
-    ]
-    former_ranking, ranking = (part["evaluation"]["exclude_seen"] for part in (former, now))
-    changed += differences(former_ranking, ranking, "evaluation.exclude_seen")  # it chooses the checkpoint
-    if changed:
-        raise ValueError(
-            f"{workdir} holds a run of another configuration ({'; '.join(changed)}); choose another workdir, or repeat"
-            " the former settings to go on with it"
-        )
-    epochs = former["train"]["epochs"]
-    if config.optimizer.decay in DECAYS_OVER_ALL_EPOCHS and epochs != config.train.epochs:
-        raise ValueError(
-            f"{workdir} holds a run of {epochs} epochs over which the learning rate falls"
-            f" (optimizer.decay={config.optimizer.decay}), and {config.train.epochs} would change its course; repeat"
-            f" train.epochs={epochs} to go on with it, or choose another workdir"
-        )
+def completed(workdir: Path) -> dict[str, Any] | None:
+    """The record of the training that the weights came from; ``None`` if there is none that went to its end."""
+    try:
+        record = json.loads((workdir / COMPLETED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def complete(workdir: Path, record: dict[str, Any]) -> None:
+    """Notes that the weights are those of a training that went to its end, after they are written."""
+
+    def write() -> None:
+        with writing(workdir):
+            write_json(workdir / COMPLETED, record)
+
+    processes.on_main(write)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,6 +175,7 @@ def write(
     from jaxrec.train.checkpoint import save_params
 
     def write_facts() -> None:
+        (workdir / COMPLETED).unlink(missing_ok=True)
         write_json(workdir / CONFIG, config_to_json(config))
         catalogue_of(catalogue).save(workdir / CATALOGUE)
         np.save(workdir / COUNTS, item_counts)
@@ -208,7 +194,6 @@ def read(workdir: Path) -> Artifact:
       ValueError: something in it does not fit together; says what.
     """
     from jaxrec.data.interactions import Interactions
-    from jaxrec.train.checkpoint import load_params
 
     for name in (CONFIG, DATA, CATALOGUE):
         if not (workdir / name).exists():
@@ -219,14 +204,25 @@ def read(workdir: Path) -> Artifact:
     data = json.loads((workdir / DATA).read_text(encoding="utf-8"))
     catalogue = Interactions.open(workdir / CATALOGUE)
     recommender = dataclasses.replace(config.model, num_items=catalogue.num_items)
+    params = read_params(workdir, recommender, config.parallel)
+    return Artifact(config, recommender, params, catalogue, np.load(workdir / COUNTS), data)
+
+
+def read_params(workdir: Path, recommender: Recommender, parallel: ParallelConfig) -> Params:
+    """The weights of a run, on the devices of ``parallel`` that there are.
+
+    Raises:
+      ValueError: they are missing, damaged or of another model.
+    """
+    from jaxrec.train.checkpoint import load_params
+
     shapes = jax.eval_shape(recommender.init, jax.random.key(0))
     like = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
-        param_shardings(shapes, available_mesh(config.parallel)),
+        param_shardings(shapes, available_mesh(parallel)),
     )
-    params = load_params(workdir / WEIGHTS, like)
-    return Artifact(config, recommender, params, catalogue, np.load(workdir / COUNTS), data)
+    return load_params(workdir / WEIGHTS, like)
 
 
 __all__ = [
@@ -236,10 +232,17 @@ __all__ = [
     "WEIGHTS",
     "Artifact",
     "catalogue_of",
+    "check",
+    "check_free",
+    "complete",
+    "completed",
     "data_card",
     "evaluation_path",
+    "keep_config",
+    "keep_evaluation",
     "prepare",
     "read",
+    "read_params",
     "write",
     "write_json",
     "writing",

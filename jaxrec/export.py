@@ -100,12 +100,13 @@ def export_run(run: "Run", path: Path, *, k: int, platforms: tuple[str, ...]) ->
     """
     if k < 1:
         raise ValueError(f"k is {k}; ask for at least 1 item")
+    with artifact.writing(path.parent, instead="choose another file"):
+        path.parent.mkdir(parents=True, exist_ok=True)  # before the work
     k = min(k, run.catalogue.num_items)
     content = exported_recommend(
         run.recommender, run.params, run.item_counts, k=k, platforms=platforms
     ).serialize()
-    with artifact.writing(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with artifact.writing(path, instead="choose another file"):
         path.write_bytes(content)
         ids = run.catalogue.item_ids.values.rename("item_id").to_frame()
         ids.with_row_index("item", offset=1).write_csv(path.with_name(path.name + ".items.csv"))

@@ -2,8 +2,8 @@
 
 import contextlib
 import dataclasses
+import logging
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,16 +11,20 @@ import numpy as np
 
 from jaxrec import artifact, processes
 from jaxrec.config import Config, config_to_json, differences
+from jaxrec.files import training_alone
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.recommender import Recommender
 from jaxrec.run import Run
 from jaxrec.train.logging import JsonLines, Reporter, Several, Silent
-from jaxrec.typing import Params
+from jaxrec.train.progress import Progress, TrainResult
 
 if TYPE_CHECKING:
     from jaxrec.data.splits import Split
     from jaxrec.data.windows import WindowPlan
+    from jaxrec.train.checkpoint import Checkpoints
     from jaxrec.train.loop import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 def fit(
@@ -29,7 +33,7 @@ def fit(
     """Trains a model, chooses the checkpoint by validation NDCG@10, and returns it as a run.
 
     With a ``workdir`` the run is saved there, and a run that was cut off, at whatever moment, goes on
-    from its last checkpoint to the same result; one that is complete is only read.
+    from its last checkpoint to the same result; one that is complete is only read, also where nothing can be written.
 
     Several processes (``jaxrec.distributed``) call it alike, with one ``workdir`` that all reach, and train one
     model; process 0 alone is told of the progress.
@@ -44,7 +48,7 @@ def fit(
       ValueError: the split has nothing to learn from, ``workdir`` holds a run on other data or of another
         configuration, or several processes have no ``workdir`` or differ in settings or data.
       FloatingPointError: the loss is not finite.
-      OSError: ``workdir`` cannot be written to.
+      OSError: ``workdir`` cannot be written to, or another training is at work in it.
       KeyboardInterrupt: a signal ended the training, and there is no ``workdir`` from which to go on. With one, the run
         is returned as far as it has come, ``interrupted`` set.
     """
@@ -55,47 +59,70 @@ def fit(
     log = split.interactions
     recommender = dataclasses.replace(config.model, num_items=log.num_items)
     item_counts = split.train_item_counts()
-    settings = {"config": config_to_json(config), "data": artifact.data_card(split)}
+    card = artifact.data_card(split)
+    settings = {"config": config_to_json(config), "data": card}
     processes.check_same("settings or data", settings, differences)
     if workdir is None and processes.several() and not isinstance(recommender, PopularityRecommender):
         raise ValueError(
             "several processes write their checkpoints together; give a workdir that all can reach"
         )
-    with _directory(workdir) as directory:
-        artifact.prepare(directory, config, split, item_counts)
-        seconds, interrupted = 0.0, 0
-        if isinstance(recommender, PopularityRecommender):
-            params: Params = recommender.counts_to_params(item_counts)
-        else:
-            with artifact.writing(directory):
-                trainer = _trainer(config, recommender, split, directory, reporter)
-                with contextlib.closing(trainer.checkpoints):
-                    artifact.keep_config(directory, config)
-                    result = trainer.run()
-            params, seconds, interrupted = result.params, result.progress.seconds, result.interrupted
-        if interrupted and workdir is None:
-            raise KeyboardInterrupt("training was stopped, and without a workdir nothing of it is kept")
-        run = Run(
+
+    def make_run(result: TrainResult) -> Run:
+        return Run(
             config=config,
             recommender=recommender,
-            params=params,
+            params=result.params,
             catalogue=artifact.catalogue_of(log),
             item_counts=item_counts,
-            data=artifact.data_card(split),
+            data=card,
             split=split,
-            training_seconds=seconds,
-            interrupted=interrupted,
+            workdir=None if workdir is None else Path(workdir),
+            training_seconds=result.progress.seconds,
+            interrupted=result.interrupted,
         )
-        return run if workdir is None else run.save(directory)
+
+    if workdir is None:
+        with tempfile.TemporaryDirectory(prefix="jaxrec-") as name:
+            result = _train(config, recommender, split, Path(name), reporter, temporary=True)
+        if result.interrupted:
+            raise KeyboardInterrupt("training was stopped, and without a workdir nothing of it is kept")
+        return make_run(result)
+    directory = Path(workdir)
+    processes.on_main(lambda: artifact.check(directory, config, card))
+    result = _completed(config, recommender, directory)
+    if result is not None:
+        return make_run(result)
+    with training_alone(directory):
+        artifact.prepare(directory, config, split, item_counts)
+        result = _train(config, recommender, split, directory, reporter)
+        run = make_run(result).save(directory)
+        if not result.interrupted:
+            artifact.complete(directory, dataclasses.asdict(result.progress))
+    return run
 
 
-@contextlib.contextmanager
-def _directory(workdir: str | Path | None) -> Iterator[Path]:
-    if workdir is not None:
-        yield Path(workdir)
-        return
-    with tempfile.TemporaryDirectory(prefix="jaxrec-") as name:
-        yield Path(name)
+def _completed(config: Config, recommender: Recommender, directory: Path) -> TrainResult | None:
+    """The weights in the directory, if they are of a training that has nothing left to do; else ``None``."""
+    record = processes.from_main(artifact.completed(directory))
+    if record is None:
+        return None
+    try:
+        progress = Progress(**record)
+    except TypeError:  # of another version
+        return None
+    nothing_left = progress.finished(config.train) and progress.evaluated_epoch <= config.train.epochs
+    if not (nothing_left or isinstance(recommender, PopularityRecommender)):
+        return None
+    params, error = None, None
+    try:
+        params = artifact.read_params(directory, recommender, config.parallel)
+    except ValueError as found:
+        error = found
+    error = processes.all_or_none(error)
+    if error is not None:
+        logger.warning("%s; they are taken from the checkpoints again", error)
+        return None
+    return TrainResult(params, 0, progress, interrupted=0)
 
 
 def plan_training(
@@ -128,11 +155,38 @@ def plan_training(
     )
 
 
+def _train(
+    config: Config,
+    recommender: Recommender,
+    split: "Split",
+    directory: Path,
+    reporter: Reporter | None,
+    *,
+    temporary: bool = False,
+) -> TrainResult:
+    """Trains in a directory, which is removed afterwards if it is temporary, or goes on there."""
+    if isinstance(recommender, PopularityRecommender):
+        params = recommender.counts_to_params(split.train_item_counts())
+        return TrainResult(params, 0, Progress(), interrupted=0)
+    from jaxrec.train.checkpoint import Checkpoints
+
+    keep = config.train.keep_checkpoints
+    checkpoints = Checkpoints(directory / artifact.CHECKPOINTS, keep=keep, temporary=temporary)
+    with contextlib.closing(checkpoints):
+        trainer = _trainer(config, recommender, split, directory, checkpoints, reporter)
+        artifact.keep_config(directory, config)
+        return trainer.run()
+
+
 def _trainer(
-    config: Config, recommender: Recommender, split: "Split", directory: Path, reporter: Reporter | None
+    config: Config,
+    recommender: Recommender,
+    split: "Split",
+    directory: Path,
+    checkpoints: "Checkpoints",
+    reporter: Reporter | None,
 ) -> "Trainer":
     from jaxrec.evaluation import validation_function
-    from jaxrec.train.checkpoint import Checkpoints
     from jaxrec.train.loop import Trainer
     from jaxrec.train.parallel import Placement
 
@@ -146,7 +200,7 @@ def _trainer(
         placement,
         config.train,
         config.optimizer,
-        checkpoints=Checkpoints(directory / artifact.CHECKPOINTS, keep=config.train.keep_checkpoints),
+        checkpoints=checkpoints,
         evaluate=validation_function(config, recommender, split),
         seed=config.seed,
         reporter=Several(JsonLines(directory / artifact.METRICS), reporter or Silent())

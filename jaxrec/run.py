@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrec import artifact
+from jaxrec import artifact, processes
 from jaxrec.bulk import ListRequest, recommend_histories
 from jaxrec.config import Config
 from jaxrec.models.popularity import PopularityRecommender
@@ -85,8 +85,16 @@ class Run:
         return self._placed[1]
 
     def save(self, directory: str | Path) -> "Run":
-        """Writes the run to a directory, and returns it with ``workdir`` set."""
+        """Writes the run to a directory, and returns it with ``workdir`` set.
+
+        Raises:
+          ValueError: the directory holds another run, or checkpoints of a training that this run did not come from.
+          OSError: it cannot be written to.
+        """
         directory = Path(directory)
+        own = self.workdir is not None and Path(self.workdir).resolve() == directory.resolve()
+        check = artifact.check if own else artifact.check_free
+        processes.on_main(lambda: check(directory, self.config, self.data))
         artifact.write(directory, self.config, self.params, self.catalogue, self.item_counts, self.data)
         self.workdir = directory
         return self
@@ -111,7 +119,7 @@ class Run:
           split: the data, for a run loaded without; its fingerprint must be that of the training data.
           num_samples: draws averaged, of a model that can draw; 1 asks one that draws on request only (V-GenAtt)
             for its mean.
-          save: whether to write the result below ``workdir/evaluations``.
+          save: whether to write the result below ``workdir/evaluations``; where that cannot be, it is only warned.
 
         Raises:
           ValueError: there is no data, or other data than the run was fitted on.
@@ -146,9 +154,7 @@ class Run:
         never_trained = {"targets_never_trained": split.never_trained(part, self.item_counts)}
         result = {**as_dict(evaluation), **never_trained, "protocol": card.as_dict()}
         if save and self.workdir is not None:
-            with artifact.writing(self.workdir):
-                path = artifact.evaluation_path(self.workdir, part, exclude_seen, samples)
-                artifact.write_json(path, result)
+            artifact.keep_evaluation(self.workdir, result)
         return result
 
     def _samples(self, num_samples: int) -> int:

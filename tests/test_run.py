@@ -1,11 +1,15 @@
 """A run from fit to recommendations: metrics, lists under external ids, saving, resuming, exporting."""
 
 import dataclasses
+import errno
 import json
+import logging
 import os
+import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -17,6 +21,8 @@ from jaxrec import artifact, data
 from jaxrec.batch import row_keys
 from jaxrec.bulk import pad_candidates, popular_items, trained_items
 from jaxrec.config import EvaluationConfig
+from jaxrec.files import training_alone
+from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.vae_attention import VaeAttention
@@ -25,6 +31,7 @@ from jaxrec.recommender import drawing
 from jaxrec.train.logging import Silent
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
+from jaxrec.train.parallel import Placement
 
 MODEL = EncoderRecommender(max_length=8, width=16, num_layers=1, dropout_rate=0.1)
 
@@ -281,6 +288,103 @@ def test_fitting_again_changes_nothing(run, split):
     jax.tree.map(np.testing.assert_array_equal, again.params, run.params)
 
 
+def files(directory):
+    """When each file was written."""
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+
+
+def test_a_complete_run_is_only_read(run, split, tmp_path):
+    kept = shutil.copytree(run.workdir, tmp_path / "run")
+    before = files(kept)
+    again = jaxrec.fit(small_config(parallel=ParallelConfig(devices=1)), split, kept)
+    assert files(kept) == before
+    assert again.training_seconds == run.training_seconds
+    jax.tree.map(np.testing.assert_array_equal, again.params, run.params)
+    assert again.evaluate("validation", save=False) == run.evaluate("validation", save=False)
+    popular = jaxrec.preset("popularity")
+    first = jaxrec.fit(popular, split, tmp_path / "popular")
+    before = files(first.workdir)
+    assert jaxrec.fit(popular, split, first.workdir).recommend([["i1"]]).equals(first.recommend([["i1"]]))
+    assert files(first.workdir) == before
+
+
+def test_damaged_weights_are_taken_from_the_checkpoints_again(run, split, tmp_path, caplog):
+    damaged = shutil.copytree(run.workdir, tmp_path / "run")
+    (damaged / "weights" / "manifest.ocdbt").write_bytes(b"")
+    with caplog.at_level(logging.WARNING, logger="jaxrec"):
+        again = jaxrec.fit(small_config(), split, damaged)
+    assert f"the weights at {damaged / 'weights'} cannot be read" in caplog.text
+    jax.tree.map(np.testing.assert_array_equal, again.params, run.params)
+    jax.tree.map(np.testing.assert_array_equal, jaxrec.load(damaged).params, run.params)
+
+
+def test_saving_over_another_run_is_refused(run, split, tmp_path):
+    before = files(run.workdir)
+    other = dataclasses.replace(run, config=small_config(seed=1), workdir=None)
+    with pytest.raises(
+        ValueError, match=r"holds another run \(seed: 0 there, 1 here\); choose another directory"
+    ):
+        other.save(run.workdir)
+    unsaved = dataclasses.replace(run, workdir=None)
+    with pytest.raises(
+        ValueError, match=r"what a training left \(checkpoints, metrics.jsonl\), and this run did"
+    ):
+        unsaved.save(run.workdir)
+    assert files(run.workdir) == before
+    unsaved.save(tmp_path / "new").save(tmp_path / "new")
+    with pytest.raises(ValueError, match="holds another run"):
+        other.save(tmp_path / "new")
+    for again in (jaxrec.load(tmp_path / "new"), dataclasses.replace(run, workdir=None)):
+        assert again.save(tmp_path / "new").workdir == tmp_path / "new"
+
+
+def test_a_second_training_in_the_directory_is_refused(split, tmp_path):
+    config = jaxrec.preset("popularity")
+    with (
+        training_alone(tmp_path / "run"),
+        pytest.raises(
+            OSError, match=rf"at work in .*run \(process {os.getpid()} on .*choose another workdir"
+        ),
+    ):
+        jaxrec.fit(config, split, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["training.lock"]
+    assert jaxrec.fit(config, split, tmp_path / "run").workdir == tmp_path / "run"
+
+
+class Unread(Silent):
+    """Writes to somebody who has gone."""
+
+    def start(self, total_epochs, record):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def test_an_error_of_something_else_is_not_told_as_one_of_the_workdir(split, tmp_path):
+    with pytest.raises(BrokenPipeError, match="Broken pipe") as caught:
+        jaxrec.fit(small_config(), split, tmp_path / "run", reporter=Unread())
+    assert "workdir" not in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_names_no_folder_that_is_gone(split, monkeypatch):
+    create = Placement.create_state
+
+    def spoilt(*arguments):
+        state = create(*arguments)
+        return dataclasses.replace(state, params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
+
+    monkeypatch.setattr(Placement, "create_state", spoilt)
+    with pytest.raises(FloatingPointError, match=r"not finite .*without a workdir .* give one") as caught:
+        jaxrec.fit(small_config(), split)
+    assert "jaxrec-" not in str(caught.value)
+
+
+def test_an_evaluation_that_cannot_be_kept_is_returned(split, tmp_path):
+    popular = jaxrec.fit(jaxrec.preset("popularity"), split, tmp_path / "run")
+    (tmp_path / "run" / "evaluations").write_text("in the way")
+    with pytest.warns(UserWarning, match="evaluation could not be kept in .*test-seen-excluded.json"):
+        result = popular.evaluate("test")
+    assert result == popular.evaluate("test", save=False)
+
+
 def test_nowhere_to_read(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no run: config.json is missing"):
         jaxrec.load(tmp_path)
@@ -338,6 +442,16 @@ def test_export_runs_without_the_model(run, tmp_path):
     expected = run.recommend([[]], k=5)
     assert [to_external[int(item)] for item in found[-1]] == expected["item_id"].to_list()
     np.testing.assert_allclose(scores[-1], expected["score"], rtol=1e-6)
+
+
+def test_export_finds_out_first_whether_it_can_write(run, tmp_path, monkeypatch):
+    def work(*arguments, **named):
+        raise AssertionError("the program was made before the place was tried")
+
+    monkeypatch.setattr("jaxrec.export.exported_recommend", work)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write to .*file.*choose another file"):
+        run.export(tmp_path / "file" / "x")
 
 
 def test_export_refuses_an_empty_list(run, tmp_path):

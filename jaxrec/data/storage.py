@@ -32,10 +32,7 @@ def save(log: "Interactions", directory: str | Path) -> Path:
     the path in its text) where nothing can be written.
     """
     target = Path(directory)
-    if target.exists() and not is_saved_log(target) and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(
-            f"{target} exists and is not a saved log; choose another directory or remove it"
-        )
+    check_replaceable(target)
     header = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -65,6 +62,15 @@ def save(log: "Interactions", directory: str | Path) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return target
+
+
+def check_replaceable(directory: str | Path) -> None:
+    """Raises FileExistsError if the directory holds something other than a saved log."""
+    target = Path(directory)
+    if target.exists() and not is_saved_log(target) and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(
+            f"{target} exists and is not a saved log; choose another directory or remove it"
+        )
 
 
 def _umask() -> int:
@@ -156,4 +162,4 @@ def _open_ids(path: Path, length: int, first: int | None) -> IdMap:
     return IdMap.open(path, length)
 
 
-__all__ = ["is_saved_log", "open_parts", "save"]
+__all__ = ["check_replaceable", "is_saved_log", "open_parts", "save"]

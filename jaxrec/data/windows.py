@@ -104,11 +104,6 @@ class WindowPlan:
     seed: int
 
     @property
-    def targets_per_epoch(self) -> int:
-        """Training targets that there are: every item of a user but the first."""
-        return int(self.num_targets.sum())
-
-    @property
     def calls_per_epoch(self) -> float:
         """Calls in which every window comes once, on average (not a whole number)."""
         return sum(bucket.num_rows / (self.steps * bucket.rows_per_batch) for bucket in self.buckets)

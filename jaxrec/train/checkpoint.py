@@ -5,10 +5,7 @@ reach; any other number of them, on other devices, can read it.
 """
 
 import contextlib
-import errno
 import logging
-import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,39 +16,25 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxrec import processes
+from jaxrec.files import writing
 from jaxrec.mesh import ParallelConfig, make_mesh
 from jaxrec.sharding import WHOLE, place
+from jaxrec.train.checkpoint_checks import (
+    SCORE,
+    CheckpointError,
+    check_same_shapes,
+    read_score,
+    shapes_of,
+    write_errors,
+)
 from jaxrec.train.checksum import checksum
 from jaxrec.train.state import TrainState
 from jaxrec.typing import Params
 
 logger = logging.getLogger(__name__)
 
-SCORE = "score"
+DAMAGED = ".damaged"  # ending of a checkpoint that was laid aside
 NO_SCORE = -1.0  # of a checkpoint between evaluations; scores are not negative
-
-
-@contextlib.contextmanager
-def write_errors() -> Iterator[None]:
-    """A failure of the operating system that tensorstore reports as a ``ValueError`` leaves as the ``OSError`` it is.
-
-    Orbax writes in threads: the failure of one save is raised by the next one, by ``wait`` or by ``close``.
-    """
-    try:
-        yield
-    except ValueError as error:
-        told = re.search(r"os_error_code='(\d+)'|OS error (\d+)", str(error))
-        if told:
-            number = int(told[1] or told[2])
-        elif str(error).startswith("RESOURCE_EXHAUSTED"):
-            number = errno.ENOSPC
-        else:
-            raise
-        raise OSError(number, os.strerror(number)) from error
-
-
-class CheckpointError(ValueError):
-    """No usable checkpoint, or one of another model; the message says which and what to do."""
 
 
 def check_shapes(directory: Path, like: Any) -> None:
@@ -63,30 +46,7 @@ def check_shapes(directory: Path, like: Any) -> None:
       CheckpointError: they differ; names the first leaf.
     """
     with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
-        saved = _shapes(handler.metadata(directory).tree)
-    wanted = _shapes(like)
-    for name in sorted(saved.keys() | wanted.keys()):
-        if saved.get(name) != wanted.get(name):
-            there, here = (_words(shapes.get(name)) for shapes in (saved, wanted))
-            raise CheckpointError(f"it is of another model: {name} is {there} there and {here} here")
-
-
-def shapes_of(tree: Any) -> Any:
-    """Shapes, types and shardings of arrays, without what they hold."""
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
-    )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves
-    }
-
-
-def _words(shape: tuple[int, ...] | None) -> str:
-    return "missing" if shape is None else f"of shape {list(shape)}"
+        check_same_shapes(handler.metadata(directory).tree, like)
 
 
 class Checkpoints:
@@ -94,33 +54,56 @@ class Checkpoints:
 
     Attributes:
       directory: where they are, one numbered folder each.
+      temporary: whether they are gone when the training is over.
     """
 
-    def __init__(self, directory: str | Path, *, keep: int = 2):
+    def __init__(self, directory: str | Path, *, keep: int = 2, temporary: bool = False):
         """Opens or creates the directory.
+
+        A checkpoint whose score cannot be read, at which Orbax would stop, is named in a warning and laid aside.
 
         Args:
           directory: of the checkpoints.
           keep: how many of the latest stay; the best one by ``score`` stays besides.
+          temporary: whether the directory is removed when the training is over.
+
+        Raises:
+          OSError: the directory cannot be written to.
         """
-        self.directory = Path(directory).resolve()
-        self._manager = ocp.CheckpointManager(
-            self.directory,
-            item_names=("state", "data", "progress"),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [
-                        checkpoint_managers.LatestN(keep),
-                        checkpoint_managers.BestN(
-                            get_metric_fn=lambda metrics: metrics[SCORE],
-                            n=1,
-                        ),
-                    ]
-                ),
-                best_fn=lambda metrics: metrics[SCORE],
-                cleanup_tmp_directories=True,
-            ),
+        self.directory, self.temporary = Path(directory).resolve(), temporary
+        policies = [
+            checkpoint_managers.LatestN(keep),
+            checkpoint_managers.BestN(get_metric_fn=lambda metrics: metrics[SCORE], n=1),
+        ]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            best_fn=lambda metrics: metrics[SCORE],
+            cleanup_tmp_directories=True,
         )
+        processes.on_main(self._lay_damaged_aside)
+        with self._writing():
+            self._manager = ocp.CheckpointManager(
+                self.directory, item_names=("state", "data", "progress"), options=options
+            )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with writing(self.directory), write_errors():
+            yield
+
+    def _lay_damaged_aside(self) -> None:
+        """Renames the checkpoints whose score cannot be read, so that Orbax does not see them."""
+        for folder in sorted(self.directory.glob("*")):
+            if not folder.name.isdecimal():
+                continue
+            try:
+                read_score(folder)
+            except CheckpointError as error:
+                aside = folder.with_name(folder.name + DAMAGED)
+                logger.warning("checkpoint is damaged and laid aside as %s: %s", aside.name, error)
+                with writing(self.directory):
+                    shutil.rmtree(aside, ignore_errors=True)
+                    folder.rename(aside)
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first."""
@@ -148,7 +131,8 @@ class Checkpoints:
         if step in self._manager.all_steps():
             if score is None:
                 return
-            self._manager.delete(step)  # saved when training was interrupted, before its score was known
+            with self._writing():
+                self._manager.delete(step)  # saved when training was interrupted, before its score was known
         import grain.python as grain
 
         record = {"progress": progress, "checksum": checksum(state)}
@@ -156,7 +140,7 @@ class Checkpoints:
         if data is not None:
             items["data"] = grain.PyGrainCheckpointSave(data)
         metrics = {SCORE: NO_SCORE if score is None else score}
-        with write_errors():
+        with self._writing():
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def restore(self, step: int, state: TrainState, data: Any) -> tuple[TrainState, dict[str, Any]]:
@@ -188,8 +172,37 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, and none can be read.
         """
+        steps = self.steps()[::-1]
+        return self._restore_first(steps, state, data, otherwise="the one before it")[0] if steps else None
+
+    def restore_best(self, state: TrainState) -> tuple[TrainState, int]:
+        """Reads the checkpoint with the best score; where it is damaged the next best, last those without a score.
+
+        Each damaged one is named in a warning.
+
+        Returns:
+          The state and its step.
+
+        Raises:
+          CheckpointError: none can be read.
+        """
+        steps = processes.from_main(sorted(self.steps(), key=self._rank, reverse=True))
+        (restored, _), step = self._restore_first(steps, state, None, otherwise="the next best")
+        return restored, step
+
+    def _rank(self, step: int) -> tuple[float, int]:
+        try:
+            score = read_score(self.directory / str(step))
+        except CheckpointError:  # damaged since it was opened
+            score = None
+        return (NO_SCORE if score is None else score), step
+
+    def _restore_first(
+        self, steps: list[int], state: TrainState, data: Any, *, otherwise: str
+    ) -> tuple[tuple[TrainState, dict[str, Any]], int]:
+        """The first of the checkpoints that can be read, and its step."""
         reasons = []
-        for step in reversed(self.steps()):
+        for step in steps:
             restored, error = None, None
             try:
                 restored = self.restore(step, state, data)
@@ -197,12 +210,10 @@ class Checkpoints:
                 error = found
             error = processes.all_or_none(error)
             if error is None:
-                return restored
+                return restored, step
             reason = f"{self.directory / str(step)}: {str(error).splitlines()[0][:300]}"
-            logger.warning("checkpoint cannot be read, trying the one before it: %s", reason)
+            logger.warning("checkpoint cannot be read, trying %s: %s", otherwise, reason)
             reasons.append(reason)
-        if not reasons:
-            return None
         raise CheckpointError(
             "none of the checkpoints can be read; they are of another model or configuration, or damaged. Use another"
             f" workdir, or delete the checkpoints to start over. What was found: {'; '.join(reasons)}"
@@ -210,12 +221,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Waits until everything is written; raises ``OSError`` if it cannot be."""
-        with write_errors():
+        with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and frees the threads; raises as ``wait`` does."""
-        with write_errors():
+        with self._writing():
             self._manager.close()
 
 
@@ -278,4 +289,4 @@ def load_params(directory: str | Path, like: Params) -> Params:
         ) from error
 
 
-__all__ = ["CheckpointError", "Checkpoints", "load_params", "save_params", "shapes_of"]
+__all__ = ["CheckpointError", "Checkpoints", "load_params", "save_params", "shapes_of", "write_errors"]

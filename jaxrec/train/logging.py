@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from jaxrec.files import writing
+
 Record = dict[str, Any]
 
 
@@ -81,13 +83,14 @@ class JsonLines:
         self._file = None
 
     def start(self, total_epochs: int, record: Record) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in self._whole_lines() if json.loads(line)["step"] <= record["step"]]
-        temporary = self.path.with_name(self.path.name + ".partial")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, self.path)
         self._last_step = record["step"]
-        self._file = self.path.open("a", encoding="utf-8")
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.path.with_name(self.path.name + ".partial")
+            temporary.write_text("".join(kept), encoding="utf-8")
+            os.replace(temporary, self.path)
+            self._file = self.path.open("a", encoding="utf-8")
 
     def _whole_lines(self) -> list[str]:
         """Lines of the file; a last one that a kill cut short is left out."""
@@ -105,13 +108,15 @@ class JsonLines:
         self._write({"split": "validation", **record})
 
     def _write(self, record: Record) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        with writing(self.path):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with writing(self.path):
+                file.close()
 
 
 class TensorBoard:
@@ -129,7 +134,8 @@ class TensorBoard:
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self._writer = EventFileWriter(str(self.directory))
+        with writing(self.directory):
+            self._writer = EventFileWriter(str(self.directory))
         if record["step"]:
             self._add(record["step"] + 1, session_log=SessionLog(status=SessionLog.START))
 
@@ -152,12 +158,14 @@ class TensorBoard:
     def _add(self, step: int, **content: Any) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
-        self._writer.add_event(Event(wall_time=time.time(), step=step, **content))
+        with writing(self.directory):
+            self._writer.add_event(Event(wall_time=time.time(), step=step, **content))
 
     def close(self) -> None:
         if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+            writer, self._writer = self._writer, None
+            with writing(self.directory):
+                writer.close()
 
 
 class RichProgress:

@@ -26,6 +26,7 @@ from jaxrec.train.logging import Reporter, Silent
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrec.train.options import TrainConfig
 from jaxrec.train.parallel import Placement
+from jaxrec.train.progress import Pace, Progress, TrainResult, check_going_on
 from jaxrec.train.state import TrainState
 from jaxrec.train.stopping import StopRequest, stop_signals
 from jaxrec.typing import Params
@@ -33,51 +34,6 @@ from jaxrec.typing import Params
 logger = logging.getLogger(__name__)
 
 SELECTION_METRIC = "ndcg@10"
-
-
-@dataclasses.dataclass
-class Progress:
-    """The loop's own record; lies in every checkpoint.
-
-    Attributes:
-      call: calls done.
-      best_score: best validation score so far (-1 before the first).
-      evaluations_since_best: for early stopping.
-      evaluated_epoch: last epoch that was evaluated.
-      seconds: spent in training, evaluations included.
-      targets: trained on so far.
-      loss_sum: of the targets since the last evaluation.
-      loss_targets: how many those are.
-      batch_rows: rows of a batch of each length bucket, by which calls are counted.
-    """
-
-    call: int = 0
-    best_score: float = -1.0
-    evaluations_since_best: int = 0
-    evaluated_epoch: int = 0
-    seconds: float = 0.0
-    targets: float = 0.0
-    loss_sum: float = 0.0
-    loss_targets: float = 0.0
-    batch_rows: list[int] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """What training gives.
-
-    Attributes:
-      params: of the best checkpoint by validation NDCG@10 (of the last step if nothing was evaluated).
-      step: optimizer steps at which they were taken.
-      progress: the loop's record.
-      interrupted: number of the signal (15 is SIGTERM, 2 is SIGINT) that ended training before its time,
-        with the state saved; 0 if it went to its end.
-    """
-
-    params: Params
-    step: int
-    progress: Progress
-    interrupted: int
 
 
 class Trainer:
@@ -117,10 +73,11 @@ class Trainer:
         self.checkpoints, self.evaluate = checkpoints, evaluate
         self.reporter = reporter or Silent()
         steps_per_epoch = plan.calls_per_epoch * plan.steps
+        self.total_calls = plan.first_call(config.epochs)
         optimizer = make_optimizer(
             optimizer_config,
             steps_per_epoch=steps_per_epoch,
-            total_steps=max(plan.first_call(config.epochs) * plan.steps, 1),
+            total_steps=max(self.total_calls * plan.steps, 1),
         )
         init_key = jax.random.key(seed)
         step_key = jax.random.fold_in(jax.random.key(seed, impl=config.random_bits), 1)
@@ -129,8 +86,7 @@ class Trainer:
         self.compiled_step = placement.compile_step(
             recommender, optimizer, on_device=self.feed.on_device, accumulate=config.accumulate
         )
-        batch_rows = [bucket.rows_per_batch for bucket in plan.buckets]
-        self.progress = Progress(batch_rows=batch_rows)
+        self.progress = Progress(batch_rows=[bucket.rows_per_batch for bucket in plan.buckets])
         restored = None
         if checkpoints.steps():
             # Only shapes are needed to restore: a fresh state beside the restored one would take its memory twice.
@@ -141,8 +97,7 @@ class Trainer:
         else:
             self.state, record = restored
             self.progress = Progress(**record)
-            self._check_batches(batch_rows)
-            self._check_epochs()
+            check_going_on(self.progress, plan, config, checkpoints.directory, placement.num_devices)
             self.feed.seek(self.progress.call)
         self._pending: dict[str, Any] | None = None
         self._poll = processes.Poll()
@@ -150,25 +105,7 @@ class Trainer:
         self._stop = 0
         self._save_is_due = False
         self._last_checkpoint = self._clock = time.monotonic()
-        self._session_targets = self._session_seconds = 0.0
-
-    def _check_batches(self, batch_rows: list[int]) -> None:
-        """Refuses to go on with batches of other sizes: call n would be other windows, and epochs end elsewhere."""
-        if self.progress.batch_rows != batch_rows:
-            raise ValueError(
-                f"{self.checkpoints.directory} was written in training with {self.progress.batch_rows} rows a batch (by"
-                f" length), and on {self.placement.num_devices} devices they would be {batch_rows}, so it cannot go on"
-                " where it was; take as many devices as before, or a divisor of that number"
-            )
-
-    def _check_epochs(self) -> None:
-        """Refuses a run that is longer already: its weights would be shown as those of fewer epochs."""
-        done = self.progress.evaluated_epoch
-        if done > self.config.epochs:
-            raise ValueError(
-                f"{self.checkpoints.directory} holds a training of {done} epochs, and train.epochs={self.config.epochs}"
-                f" is fewer; ask for at least {done}, or choose another workdir"
-            )
+        self._pace = Pace()
 
     @property
     def step(self) -> int:
@@ -177,10 +114,8 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is done or patience is over (it may not be with another config)."""
-        progress = self.progress
-        patience_over = progress.evaluations_since_best >= self.config.patience
-        return patience_over or progress.evaluated_epoch >= self.config.epochs
+        """Whether the last epoch is done or patience is over."""
+        return self.progress.finished(self.config)
 
     @property
     def epoch(self) -> float:
@@ -242,20 +177,24 @@ class Trainer:
         self.progress.seconds += elapsed
         self.progress.targets += metrics["weight"]
         if not metrics.pop("finite"):
-            good = self.checkpoints.steps()
             raise FloatingPointError(
-                f"the loss is not finite at or before step {self.step}; last good checkpoint:"
-                f" {self.checkpoints.directory / str(good[-1]) if good else 'none yet'}. Lower the learning rate, clip"
-                " the gradient (optimizer.clip_norm), or use float32"
+                f"the loss is not finite at or before step {self.step}; {self._last_good()}. Lower the learning rate,"
+                " clip the gradient (optimizer.clip_norm), or use float32"
             )
         self.progress.loss_sum += metrics["loss"] * metrics["weight"]
         self.progress.loss_targets += metrics["weight"]
-        self._session_targets += metrics.pop("weight")
-        self._session_seconds += elapsed
-        speed = self._session_targets / max(self._session_seconds, 1e-9)
-        left = max(self.config.epochs * self.plan.targets_per_epoch - self.progress.targets, 0.0)
+        self._pace.add(metrics.pop("weight"), elapsed)
         record = {"step": self.step, "epoch": self.epoch, **metrics}
-        self.reporter.steps({**record, "targets_per_second": speed, "seconds_left": left / speed})
+        record["targets_per_second"] = self._pace.targets_per_second
+        record["seconds_left"] = self._pace.seconds_for(self.total_calls - self.progress.call)
+        self.reporter.steps(record)
+
+    def _last_good(self) -> str:
+        """Where to go back to, in words."""
+        if self.checkpoints.temporary:
+            return "without a workdir no checkpoint is kept, so give one to go back to the last good one"
+        good = self.checkpoints.steps()
+        return f"last good checkpoint: {self.checkpoints.directory / str(good[-1]) if good else 'none yet'}"
 
     def _hear(self) -> None:
         """Takes the answer to what was asked with the last call whose metrics were collected."""
@@ -293,13 +232,12 @@ class Trainer:
         self._last_checkpoint = time.monotonic()
 
     def _best_params(self) -> tuple[Params, int]:
-        best = self.checkpoints.best_step()
-        if self.progress.best_score < 0 or best in (None, self.step):
+        if self.progress.best_score < 0 or self.checkpoints.best_step() in (None, self.step):
             return self.state.params, self.step
         shapes = shapes_of(self.state)
         jax.tree.map(lambda leaf: leaf.delete(), self.state)  # room for the best one
-        self.state, _ = self.checkpoints.restore(best, shapes, None)
-        return self.state.params, best
+        self.state, step = self.checkpoints.restore_best(shapes)
+        return self.state.params, step
 
 
-__all__ = ["SELECTION_METRIC", "Progress", "TrainResult", "Trainer"]
+__all__ = ["SELECTION_METRIC", "Trainer"]

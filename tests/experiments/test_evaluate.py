@@ -37,7 +37,7 @@ def test_the_table_holds_what_the_file_holds(fitted, capsys):
 
 
 def test_parts_and_seen_items_are_kept_apart(fitted, capsys, tmp_path):
-    out = tmp_path / "copy.json"
+    out = tmp_path / "new" / "copy.json"
     outcome = run_here(
         "evaluate.py",
         *("--workdir", fitted / "run", "--split", "validation", "--no-exclude-seen", "--out", out),
@@ -78,6 +78,27 @@ def test_averages_of_samples_are_kept_apart(fitted, capsys, tmp_path, monkeypatc
         assert json.loads(recorded.read_text())["model"] == f"popularity, {model}"
 
 
+def test_a_place_for_the_result_is_looked_for_before_the_work(fitted, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "copy.json"
+    told = run_here("evaluate.py", "--workdir", fitted / "run", "--out", out, capsys=capsys)
+    assert_one_sentence(told, f"cannot write to {out}", "choose another --out")
+    assert told.out == ""
+    told = run_here("evaluate.py", "--workdir", fitted / "run", "--out", tmp_path, capsys=capsys)
+    assert_one_sentence(told, f"cannot write to {tmp_path}: Is a directory")
+    assert told.out == ""
+
+
+def test_a_result_that_cannot_be_kept_is_shown(fitted, capsys, tmp_path):
+    run = shutil.copytree(fitted / "run", tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
+    (run / "evaluations").write_text("in the way")
+    told = run_here("evaluate.py", "--workdir", run, capsys=capsys)
+    assert told.code == 0
+    assert told.err.startswith("warning: the evaluation could not be kept in")
+    assert "by group of users" in told.out
+    assert "written to" not in told.out
+
+
 def test_data_may_have_moved(fitted, tmp_path, capsys):
     run = shutil.copytree(fitted / "run", tmp_path / "run")
     shutil.copy(fitted / "log.csv", tmp_path / "moved.csv")
@@ -113,6 +134,7 @@ def test_a_result_is_recorded_for_the_readme(fitted, capsys, tmp_path):
     data = ("--data", fitted / "log.csv", "--data.min-user", 1, "--data.min-item", 1)
     refused = run_here("evaluate.py", "--workdir", fitted / "run", "--record", results, capsys=capsys)
     assert_one_sentence(refused, "only runs of train.py can be recorded")
+    assert refused.out == ""  # before the work
     trained = run_here("train.py", "--preset", "popularity", *data, "--workdir", workdir, capsys=capsys)
     assert trained.code == 0, trained.err
     outcome = run_here("evaluate.py", "--workdir", workdir, "--record", results, capsys=capsys)

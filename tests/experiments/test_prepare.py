@@ -103,6 +103,8 @@ def test_another_folder_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     told = run_here("prepare.py", "--data", tmp_path / "a.csv", "--out", tmp_path / "mine", capsys=capsys)
     assert_one_sentence(told, str(tmp_path / "mine"), "not a saved log")
+    told = run_here("prepare.py", "--data", "unread.csv", "--out", tmp_path / "mine", capsys=capsys)
+    assert_one_sentence(told, str(tmp_path / "mine"), "not a saved log")
 
 
 def test_a_file_without_a_header_in_another_tongue(prepare, tmp_path):

@@ -11,9 +11,9 @@ import time
 
 import pytest
 from command_line import EXPERIMENTS, SMALL, assert_one_sentence, environment, experiment, run_apart, run_here
+from orbax.checkpoint import CheckpointManager
 
 import jaxrec
-from jaxrec.train.checkpoint import Checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_a_full_disk_is_told_in_one_sentence(first, capsys, monkeypatch):
     def full(*arguments, **named):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Checkpoints, "save", full)
+    monkeypatch.setattr(CheckpointManager, "save", full)
     refused = run_here("train.py", "--workdir", workdir, "--train.epochs", 7, capsys=capsys)
     assert_one_sentence(
         refused,

@@ -1,6 +1,9 @@
 """Checkpoints: the latest few and the best stay, a damaged one is named and skipped, other models are refused."""
 
+import contextlib
+import errno
 import logging
+import os
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +101,50 @@ def test_damaged_checkpoint_is_named_and_the_one_before_is_used(checkpoints, cap
     assert progress == {"call": 1}
     assert int(state.step) == 1
     assert str(checkpoints.directory / "2") in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", '{"sco', "[]", '{"score": null}'])
+def test_a_damaged_score_is_named_and_the_checkpoint_before_is_used(tmp_path, caplog, content):
+    with contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state(step), None, {"call": step}, score=step / 10)
+    damaged = tmp_path / "checkpoints" / "2"
+    (damaged / "metrics" / "metrics").write_text(content)
+    with (
+        caplog.at_level(logging.WARNING, logger="jaxrec"),
+        contextlib.closing(Checkpoints(tmp_path / "checkpoints")) as checkpoints,
+    ):
+        assert f"laid aside as 2.damaged: the score in {damaged}" in caplog.text
+        assert (checkpoints.steps(), checkpoints.best_step()) == ([1], 1)
+        assert checkpoints.restore_latest(make_state(0), None)[1] == {"call": 1}
+        checkpoints.save(2, make_state(2), None, {"call": 2}, score=0.2)
+        checkpoints.wait()
+        assert checkpoints.best_step() == 2
+
+
+def test_where_the_best_is_damaged_the_next_best_is_used(checkpoints, caplog):
+    for step, score in [(1, 0.9), (2, 0.5), (3, 0.4)]:
+        checkpoints.save(step, make_state(step), None, {"call": step}, score=score)
+    checkpoints.wait()
+    assert checkpoints.steps() == [1, 2, 3]
+    (checkpoints.directory / "1" / "state" / "manifest.ocdbt").write_bytes(b"")
+    with caplog.at_level(logging.WARNING, logger="jaxrec"):
+        state, step = checkpoints.restore_best(make_state(0))
+    assert (step, int(state.step)) == (2, 2)
+    assert f"trying the next best: {checkpoints.directory / '1'}" in caplog.text
+    for name in ("2", "3"):
+        (checkpoints.directory / name / "state" / "manifest.ocdbt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="none of the checkpoints can be read"):
+        checkpoints.restore_best(make_state(0))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_with_its_place(checkpoints, monkeypatch):
+    def full(*arguments, **named):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoints._manager, "save", full)
+    with pytest.raises(OSError, match=f"cannot write to {checkpoints.directory}: No space left on device"):
+        checkpoints.save(1, make_state(1), None, {})
 
 
 def test_checkpoint_of_another_model_is_refused(checkpoints):

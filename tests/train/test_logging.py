@@ -31,6 +31,13 @@ def evaluation_record(step: int, ndcg: float = 0.5) -> dict:
     }
 
 
+def test_a_metrics_file_that_cannot_be_written_is_told_with_its_place(tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "metrics.jsonl"
+    with pytest.raises(OSError, match=f"cannot write to {path}: .*choose another workdir"):
+        JsonLines(path).start(1, {"step": 0})
+
+
 def shown_after(progress: RichProgress) -> str:
     """The bar's words."""
     return progress._progress.tasks[0].description

@@ -1,6 +1,7 @@
 """The training loop: resuming to the bit, early stopping, the best checkpoint, signals, non-finite losses."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -154,6 +155,40 @@ def test_early_stopping_returns_the_best(tmp_path):
     assert [record["best"] for record in recorder.evaluations] == [True, True, False, False, False]
     np.testing.assert_array_equal(result.params["item_embedding"]["table"], tables[1])
     assert result.step == recorder.evaluations[1]["step"]
+
+
+def test_where_the_best_checkpoint_is_damaged_the_next_best_is_returned(tmp_path, caplog):
+    scores = iter([0.5, 0.4, 0.3, 0.2])
+    recorder = Recorder()
+    arguments = {"epochs": 50, "patience": 3, "reporter": recorder}
+    best = run(tmp_path / "run", evaluate=lambda params: {"ndcg@10": next(scores), "hr@10": 0.0}, **arguments)
+    steps = [record["step"] for record in recorder.evaluations]
+    assert best.step == steps[0]
+    (tmp_path / "run" / str(best.step) / "state" / "manifest.ocdbt").write_bytes(b"")
+    with caplog.at_level(logging.WARNING, logger="jaxrec"):
+        next_best = run(tmp_path / "run", evaluate=lambda params: {}, **arguments)
+    assert next_best.step == steps[2]  # the latest two are kept, and it is the better one
+    assert str(tmp_path / "run" / str(best.step)) in caplog.text
+
+
+def test_the_time_left_counts_all_windows(whole):
+    """Of histories longer than a window more targets are trained than there are."""
+    left = [json.loads(line)["seconds_left"] for line in whole[1].read_text().splitlines()]
+    assert min(left[:-1]) > 0
+    assert left[-1] == 0
+
+
+def test_a_run_cut_within_an_epoch_is_not_taken_for_a_shorter_one(tmp_path):
+    def stop(record):
+        if record["step"] == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    cut = run(tmp_path / "run", epochs=4, evaluate_every=4, reporter=Recorder(stop))
+    assert cut.progress.evaluated_epoch == 0
+    with pytest.raises(
+        ValueError, match=r"of 1\.\d\d epochs, and train.epochs=1 is fewer; ask for at least 2"
+    ):
+        make_trainer(tmp_path / "run", epochs=1, evaluate_every=4)
 
 
 @pytest.mark.slow

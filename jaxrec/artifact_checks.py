@@ -1,0 +1,101 @@
+"""The files of a run's directory, and whether those that are there belong to a run at hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jaxrec.config import Config, config_to_json, differences
+
+CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = (
+    "config.json",
+    "data.json",
+    "catalogue",
+    "item_counts.npy",
+    "weights",
+)
+CHECKPOINTS, METRICS, EVALUATIONS = "checkpoints", "metrics.jsonl", "evaluations"
+COMPLETED = "completed.json"
+ELSEWHERE = {"data": None, "parallel": None}  # sections of a config that tell where a run was made, not what
+DECISIVE_TRAIN_FIELDS = frozenset(
+    f"train.{name}" for name in ("batch_targets", "steps_per_call", "length_buckets", "random_bits")
+)
+DECAYS_OVER_ALL_EPOCHS = ("cosine", "linear")  # the rate at a step depends on the number of epochs
+
+
+def check(workdir: Path, config: Config, card: dict[str, Any]) -> None:
+    """Checks that a run that a directory holds, if there is one, is of the same model and data.
+
+    Raises:
+      ValueError: it is on other data, or of another model; says how they differ.
+    """
+    if (workdir / DATA).exists() and (workdir / CONFIG).exists():
+        _check_same(workdir, config, card)
+
+
+def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
+    former = json.loads((workdir / DATA).read_text(encoding="utf-8"))
+    if former != card:
+        raise ValueError(
+            f"{workdir} holds a run on other data ({'; '.join(differences(former, card))}); choose another workdir"
+        )
+    former = json.loads((workdir / CONFIG).read_text(encoding="utf-8"))
+    now = config_to_json(config)
+    decisive = ("model", "optimizer", "seed")
+    changed = differences({key: former.get(key) for key in decisive}, {key: now[key] for key in decisive})
+    changed += [
+        line
+        for line in differences(former.get("train"), now["train"], "train")
+        if line.split(":")[0] in DECISIVE_TRAIN_FIELDS
+    ]
+    former_ranking, ranking = (part["evaluation"]["exclude_seen"] for part in (former, now))
+    changed += differences(former_ranking, ranking, "evaluation.exclude_seen")  # it chooses the checkpoint
+    if changed:
+        raise ValueError(
+            f"{workdir} holds a run of another configuration ({'; '.join(changed)}); choose another workdir, or repeat"
+            " the former settings to go on with it"
+        )
+    epochs = former["train"]["epochs"]
+    if config.optimizer.decay in DECAYS_OVER_ALL_EPOCHS and epochs != config.train.epochs:
+        raise ValueError(
+            f"{workdir} holds a run of {epochs} epochs over which the learning rate falls"
+            f" (optimizer.decay={config.optimizer.decay}), and {config.train.epochs} would change its course; repeat"
+            f" train.epochs={epochs} to go on with it, or choose another workdir"
+        )
+
+
+def check_free(workdir: Path, config: Config, card: dict[str, Any]) -> None:
+    """Checks that a directory holds nothing of another run than this one, which has not been there yet.
+
+    Raises:
+      ValueError: it holds a run with other settings or on other data, or what a training left; says what.
+    """
+    found: list[str] = []
+    for name, own, ignored in ((DATA, card, {}), (CONFIG, config_to_json(config), ELSEWHERE)):
+        if (workdir / name).exists():
+            there = json.loads((workdir / name).read_text(encoding="utf-8"))
+            found += differences({**there, **ignored}, {**own, **ignored})
+    if found:
+        raise ValueError(
+            f"{workdir} holds another run ({'; '.join(found)[:500]}); choose another directory, or delete that one"
+        )
+    left = [name for name in (CHECKPOINTS, METRICS) if (workdir / name).exists()]
+    if left:
+        raise ValueError(
+            f"{workdir} holds what a training left ({', '.join(left)}), and this run did not come from there; choose"
+            " another directory, or delete that one"
+        )
+
+
+__all__ = [
+    "CATALOGUE",
+    "CHECKPOINTS",
+    "COMPLETED",
+    "CONFIG",
+    "COUNTS",
+    "DATA",
+    "EVALUATIONS",
+    "METRICS",
+    "WEIGHTS",
+    "check",
+    "check_free",
+]
