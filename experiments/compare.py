@@ -35,7 +35,8 @@ def main(argv: list[str]) -> int:
     arguments = parse_compare_arguments(argv)
     alone = arguments.of_each_data
     members = [make_members(one) for one in alone]
-    further_baselines(arguments)  # wrong names are told before anything is read
+    baseline_of(arguments)  # wrong names are told before anything is read
+    further_baselines(arguments)
     if arguments.cache:
         keep_compiled_programs()
     source_hash()  # now: the files may change while models train

@@ -352,6 +352,7 @@ def test_the_studies_can_be_compared(study):
 def test_what_cannot_be_compared_is_named(flags, words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_one_sentence(run_here("compare.py", *DATA, *flags, "--no-cache", capsys=capsys), *words)
+    assert not list(tmp_path.iterdir()), "before any training"
 
 
 @pytest.mark.parametrize(
