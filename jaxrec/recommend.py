@@ -63,11 +63,9 @@ def sample_queries(
     TF32), so that ranks and lists are those of a CPU.
     """
     with jax.default_matmul_precision("float32"):
-        if num_samples == 1:
-            return recommender.query(params, items, key)[None]
-        sampled = drawing(recommender)
-        if not sampled.stochastic:
-            return recommender.query(params, items, key)[None]
+        sampled = recommender if num_samples == 1 else drawing(recommender)
+        if num_samples == 1 or not sampled.stochastic:
+            return sampled.query(params, items, key)[None]
         keys = jax.random.split(key, num_samples)
         return jax.lax.map(lambda sample_key: sampled.query(params, items, sample_key), keys)
 
