@@ -37,6 +37,10 @@ def read_items(
       separator: between the fields of a text file; None takes it from the first line.
       has_header: whether the first line names the columns.
       category_separator: what joins the categories of an item in one text.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is empty or damaged, the column of the items is missing or could be several, or a row has no item.
     """
     frames = []
     for file in find_paths(path):
@@ -68,6 +72,9 @@ def read_item_ids(path: Paths, *, item: Column = None, advice: str | None = None
       path: a file, a pattern, or a list of these, as for ``read_items``.
       item: the column; None guesses from common names.
       advice: what a message tells the caller to do where the guess fails; None says to name the column.
+
+    Raises:
+      FileNotFoundError, ValueError: as ``read_items``.
     """
     encoder = IdEncoder()
     for file in find_paths(path):
