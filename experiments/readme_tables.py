@@ -4,7 +4,8 @@ A table stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->``, and
 ``NAME.json`` and ``NAME-*.json`` of the folder of results, in the order of their names. A file says by its
 ``kind`` what it is:
 
-* ``benchmark``, as ``benchmark.py --json`` writes it;
+* ``benchmark``, as ``benchmark.py --json`` writes it; ``<!-- table:NAME SECTION ... -->`` shows only these of its
+  sections, in this order;
 * ``comparison``, as ``compare.py`` writes it; besides under its own name, ``compare-DATA.json`` is found by a
   table ``results-DATA``;
 * ``sampling``, as ``sampling.py --record`` writes it;
@@ -16,29 +17,50 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import sampling
-from benchmarks.report import HEADINGS, describe_environment, line_of, main_records, markdown_table
+from benchmarks.report import (
+    COMMANDS,
+    HEADINGS,
+    KIND,
+    describe_environment,
+    line_of,
+    main_records,
+    markdown_table,
+)
 from comparison.report import readme_table
 
 REPOSITORY = Path(__file__).parents[1]
-MARKED = re.compile(r"<!-- table:(?P<name>[\w-]+) -->\n.*?<!-- /table:(?P=name) -->", re.DOTALL)
-OPENING = re.compile(r"<!-- table:([\w-]+) -->")
+MARKED = re.compile(
+    r"(?P<opening><!-- table:(?P<name>[\w-]+)(?P<sections>(?: \w+)*) -->\n).*?<!-- /table:(?P=name) -->",
+    re.DOTALL,
+)
+OPENING = re.compile(r"<!-- table:([\w-]+)[ \w]* -->")
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10", "coverage@10": "coverage@10"}
 
 
-def benchmark_tables(contents: list[dict[str, Any]]) -> str:
-    """One table a file, under its machine, with the command that made it."""
+def benchmark_tables(contents: list[dict[str, Any]], sections: Sequence[str] = ()) -> str:
+    """One table a file, under its machine, with the commands that made it.
+
+    Args:
+      contents: of the files.
+      sections: that are shown, in this order; none stands for all. A file without them is left out.
+    """
     parts = []
     for content in contents:
-        records = main_records(content)
-        if not records:
+        measured = main_records(content)
+        if not measured:
             raise ValueError(f"the benchmark of `{content['command']}` holds no measured record")
+        order = sections or dict.fromkeys(record["section"] for record in measured)
+        records = [record for section in order for record in measured if record["section"] == section]
+        if not records:
+            continue
+        commands = dict.fromkeys(record.get("command", content["command"]) for record in records)
         parts.append(
-            f"{describe_environment(*records)}; by `{content['command']}`\n\n"
+            f"{describe_environment(*records)}; by `{COMMANDS.join(commands)}`\n\n"
             f"{markdown_table(HEADINGS, [line_of(record) for record in records])}"
         )
     return "\n\n".join(parts)
@@ -73,8 +95,8 @@ def sampling_tables(contents: list[dict[str, Any]]) -> str:
     return "\n\n".join(sampling.readme_table(content) for content in contents)
 
 
-KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
-    "benchmark": benchmark_tables,
+KINDS: dict[str, Callable[..., str]] = {
+    KIND: benchmark_tables,
     "evaluation": evaluation_tables,
     "comparison": comparison_tables,
     "sampling": sampling_tables,
@@ -82,11 +104,17 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
 RESULTS, COMPARE = "results-", "compare-"
 
 
-def table_text(name: str, results: Path) -> str:
+def table_text(name: str, results: Path, sections: list[str]) -> str:
     """The table of a name; empty where there is no file of it.
 
+    Args:
+      name: of the table.
+      results: the folder of the files.
+      sections: of a benchmark, to be shown; none stands for all.
+
     Raises:
-      ValueError: a file is not JSON, of an unknown kind, or of another kind than the others of the name.
+      ValueError: a file is not JSON, of an unknown kind, or of another kind than the others of the name;
+        sections of something else, or of which nothing was measured.
     """
     names = [name, *([COMPARE + name.removeprefix(RESULTS)] if name.startswith(RESULTS) else [])]
     paths = sorted(
@@ -106,7 +134,15 @@ def table_text(name: str, results: Path) -> str:
         raise ValueError(
             f"the files {name}*.json of {results} are of several kinds: {', '.join(sorted(kinds))}"
         )
-    return KINDS[kinds.pop()](contents) if kinds else ""
+    if not kinds:
+        return ""
+    (kind,) = kinds
+    if not sections:
+        return KINDS[kind](contents)
+    text = KINDS[kind](contents, sections) if kind == KIND else ""
+    if not text:
+        raise ValueError(f"the files {name}*.json of {results} hold nothing of {', '.join(sections)}")
+    return text
 
 
 def refreshed(readme: str, results: Path) -> str:
@@ -122,9 +158,9 @@ def refreshed(readme: str, results: Path) -> str:
         raise ValueError(f"the table {odd} of the README has no <!-- /table:{odd} -->")
 
     def fill(match: re.Match) -> str:
-        text = table_text(match["name"], results)
+        text = table_text(match["name"], results, match["sections"].split())
         inside = f"\n{text}\n\n" if text else ""
-        return f"<!-- table:{match['name']} -->\n{inside}<!-- /table:{match['name']} -->"
+        return f"{match['opening']}{inside}<!-- /table:{match['name']} -->"
 
     return MARKED.sub(fill, readme)
 

@@ -177,6 +177,7 @@ def _when(record: dict[str, Any]) -> tuple[str, str]:
 
 
 __all__ = [
+    "COMMANDS",
     "HEADINGS",
     "KIND",
     "Report",

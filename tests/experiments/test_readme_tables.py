@@ -88,6 +88,30 @@ def test_a_changed_result_makes_the_readme_stale(folder):
     assert run(folder, "--check") == 1
 
 
+def test_sections_of_a_benchmark_by_choice(folder, capsys):
+    record = BENCHMARK["records"][0]
+    other = {
+        **record,
+        "section": "prepare",
+        "case": {"rows": 5, "format": "csv"},
+        "results": {"prepare_seconds": 2.0, "open_seconds": 0.001, "peak_memory_bytes": 2**30},
+    }
+    (folder / "speed-cpu.json").write_text(json.dumps({**BENCHMARK, "records": [record, other]}))
+    readme = folder / "README.md"
+    for sections in ("", " prepare", " prepare pipeline"):
+        readme.write_text(f"<!-- table:speed{sections} -->\nold\n<!-- /table:speed -->\n")
+        assert run(folder) == 0
+        text = readme.read_text()
+        found = {word: text.find(word) for word in ("preparing a log", "Grain pipeline")}
+        shown = [word for word in sorted(found, key=found.get) if found[word] >= 0]
+        assert len(shown) == (1 if sections == " prepare" else 2)
+        assert shown[0] == ("preparing a log" if sections else "Grain pipeline")
+        assert run(folder, "--check") == 0
+    readme.write_text("<!-- table:speed training -->\n<!-- /table:speed -->\n")
+    assert run(folder) == 2
+    assert "hold nothing of training" in capsys.readouterr().err
+
+
 def test_a_table_without_results_is_empty(folder):
     (folder / "results.json").unlink()
     run(folder)

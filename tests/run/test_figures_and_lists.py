@@ -1,70 +1,24 @@
-"""A run from fit to recommendations: metrics, lists under external ids, saving, resuming, exporting."""
+"""A run: its figures, lists under external ids, its exported program."""
 
 import dataclasses
-import errno
 import json
-import logging
-import os
-import shutil
-import signal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
 from helpers import drawn_params
+from small_run import MODEL, small_config
 
 import jaxrec
-from jaxrec import artifact, data
 from jaxrec.batch import row_keys
 from jaxrec.bulk import pad_candidates, popular_items, trained_items
-from jaxrec.config import EvaluationConfig
-from jaxrec.files import training_alone
-from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.vae_attention import VaeAttention
 from jaxrec.recommend import _recommend
 from jaxrec.recommender import drawing
-from jaxrec.train.logging import Silent
-from jaxrec.train.optimizer import OptimizerConfig
-from jaxrec.train.options import TrainConfig
-from jaxrec.train.parallel import Placement
-
-MODEL = EncoderRecommender(max_length=8, width=16, num_layers=1, dropout_rate=0.1)
-
-
-def small_config(**changes) -> jaxrec.Config:
-    return jaxrec.preset(
-        "sasrec",
-        model=MODEL,
-        train=TrainConfig(epochs=2, batch_targets=256, steps_per_call=2),
-        optimizer=OptimizerConfig(learning_rate=1e-2),
-        **changes,
-    )
-
-
-def make_split(seed: int = 0):
-    """A log with text ids, one item never in the training part."""
-    log = data.simulate(num_users=150, num_items=60, seed=seed)
-    sequences = [
-        [f"i{item}" for item in log.items[a:b]] for a, b in zip(log.offsets, log.offsets[1:], strict=False)
-    ]
-    sequences[0][-1] = "only-in-test"
-    users = [f"u{row}" for row in range(len(sequences))]
-    return data.leave_one_out(data.Interactions.from_sequences(sequences, users=users, name="small"))
-
-
-@pytest.fixture(scope="module")
-def split():
-    return make_split()
-
-
-@pytest.fixture(scope="module")
-def run(split, tmp_path_factory):
-    return jaxrec.fit(small_config(), split, tmp_path_factory.mktemp("runs") / "small")
 
 
 def test_evaluate_gives_metrics_groups_intervals_and_card(run):
@@ -232,173 +186,6 @@ def test_no_histories(run):
         run.recommend({})
 
 
-def test_a_loaded_run_is_the_same(run, split):
-    loaded = jaxrec.load(run.workdir)
-    assert loaded.config == run.config
-    jax.tree.map(np.testing.assert_array_equal, loaded.params, run.params)
-    histories = [["i3", "i5"]]
-    assert loaded.recommend(histories).equals(run.recommend(histories))
-    with pytest.raises(ValueError, match="loaded without its data; pass split="):
-        loaded.evaluate("test")
-    assert loaded.evaluate("test", split=split)["mrr"] == run.evaluate("test")["mrr"]
-
-
-def test_other_data_is_refused(run):
-    other = make_split(seed=1)
-    with pytest.raises(ValueError, match="the run was fitted on small"):
-        jaxrec.load(run.workdir, split=other)
-    with pytest.raises(ValueError, match="holds a run on other data .*fingerprint"):
-        jaxrec.fit(small_config(), other, run.workdir)
-
-
-def test_another_configuration_is_refused(run, split):
-    wider = dataclasses.replace(MODEL, width=32)
-    with pytest.raises(ValueError, match=r"another configuration \(model.width: 16 there, 32 here\)"):
-        jaxrec.fit(dataclasses.replace(small_config(), model=wider), split, run.workdir)
-    config = small_config()
-    other_keys = dataclasses.replace(config, train=dataclasses.replace(config.train, random_bits="rbg"))
-    with pytest.raises(ValueError, match=r"another configuration \(train.random_bits: 'threefry2x32' there"):
-        jaxrec.fit(other_keys, split, run.workdir)
-    with_seen = dataclasses.replace(config, evaluation=EvaluationConfig(exclude_seen=False))
-    with pytest.raises(ValueError, match=r"another configuration \(evaluation.exclude_seen: True there"):
-        jaxrec.fit(with_seen, split, run.workdir)
-
-
-@pytest.mark.parametrize(("decay", "refused"), [("cosine", True), ("linear", True), ("step", False)])
-def test_other_epochs_are_refused_where_the_learning_rate_falls_over_all(split, tmp_path, decay, refused):
-    def prepare(epochs):
-        changes = {"train": TrainConfig(epochs=epochs), "optimizer": OptimizerConfig(decay=decay)}
-        config = dataclasses.replace(small_config(), **changes)
-        artifact.prepare(tmp_path, config, split, split.train_item_counts())
-
-    prepare(epochs=4)
-    prepare(epochs=4)
-    if not refused:
-        prepare(epochs=5)
-        return
-    with pytest.raises(
-        ValueError, match=rf"run of 4 epochs .*decay={decay}.* and 5 would .*repeat train.epochs=4"
-    ):
-        prepare(epochs=5)
-    prepare(epochs=4)
-
-
-def test_fitting_again_changes_nothing(run, split):
-    again = jaxrec.fit(small_config(), split, run.workdir)
-    jax.tree.map(np.testing.assert_array_equal, again.params, run.params)
-
-
-def files(directory):
-    """When each file was written."""
-    return {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
-
-
-def test_a_complete_run_is_only_read(run, split, tmp_path):
-    kept = shutil.copytree(run.workdir, tmp_path / "run")
-    before = files(kept)
-    again = jaxrec.fit(small_config(parallel=ParallelConfig(devices=1)), split, kept)
-    assert files(kept) == before
-    assert again.training_seconds == run.training_seconds
-    jax.tree.map(np.testing.assert_array_equal, again.params, run.params)
-    assert again.evaluate("validation", save=False) == run.evaluate("validation", save=False)
-    popular = jaxrec.preset("popularity")
-    first = jaxrec.fit(popular, split, tmp_path / "popular")
-    before = files(first.workdir)
-    assert jaxrec.fit(popular, split, first.workdir).recommend([["i1"]]).equals(first.recommend([["i1"]]))
-    assert files(first.workdir) == before
-
-
-def test_damaged_weights_are_taken_from_the_checkpoints_again(run, split, tmp_path, caplog):
-    damaged = shutil.copytree(run.workdir, tmp_path / "run")
-    (damaged / "weights" / "manifest.ocdbt").write_bytes(b"")
-    with caplog.at_level(logging.WARNING, logger="jaxrec"):
-        again = jaxrec.fit(small_config(), split, damaged)
-    assert f"the weights at {damaged / 'weights'} cannot be read" in caplog.text
-    jax.tree.map(np.testing.assert_array_equal, again.params, run.params)
-    jax.tree.map(np.testing.assert_array_equal, jaxrec.load(damaged).params, run.params)
-
-
-def test_saving_over_another_run_is_refused(run, split, tmp_path):
-    before = files(run.workdir)
-    other = dataclasses.replace(run, config=small_config(seed=1), workdir=None)
-    with pytest.raises(
-        ValueError, match=r"holds another run \(seed: 0 there, 1 here\); choose another directory"
-    ):
-        other.save(run.workdir)
-    unsaved = dataclasses.replace(run, workdir=None)
-    with pytest.raises(
-        ValueError, match=r"what a training left \(checkpoints, metrics.jsonl\), and this run did"
-    ):
-        unsaved.save(run.workdir)
-    assert files(run.workdir) == before
-    unsaved.save(tmp_path / "new").save(tmp_path / "new")
-    with pytest.raises(ValueError, match="holds another run"):
-        other.save(tmp_path / "new")
-    for again in (jaxrec.load(tmp_path / "new"), dataclasses.replace(run, workdir=None)):
-        assert again.save(tmp_path / "new").workdir == tmp_path / "new"
-
-
-def test_a_second_training_in_the_directory_is_refused(split, tmp_path):
-    config = jaxrec.preset("popularity")
-    with (
-        training_alone(tmp_path / "run"),
-        pytest.raises(
-            OSError, match=rf"at work in .*run \(process {os.getpid()} on .*choose another workdir"
-        ),
-    ):
-        jaxrec.fit(config, split, tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["training.lock"]
-    assert jaxrec.fit(config, split, tmp_path / "run").workdir == tmp_path / "run"
-
-
-class Unread(Silent):
-    """Writes to somebody who has gone."""
-
-    def start(self, total_epochs, record):
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-
-def test_an_error_of_something_else_is_not_told_as_one_of_the_workdir(split, tmp_path):
-    with pytest.raises(BrokenPipeError, match="Broken pipe") as caught:
-        jaxrec.fit(small_config(), split, tmp_path / "run", reporter=Unread())
-    assert "workdir" not in str(caught.value)
-
-
-def test_a_loss_that_is_not_finite_names_no_folder_that_is_gone(split, monkeypatch):
-    create = Placement.create_state
-
-    def spoilt(*arguments):
-        state = create(*arguments)
-        return dataclasses.replace(state, params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
-
-    monkeypatch.setattr(Placement, "create_state", spoilt)
-    with pytest.raises(FloatingPointError, match=r"not finite .*without a workdir .* give one") as caught:
-        jaxrec.fit(small_config(), split)
-    assert "jaxrec-" not in str(caught.value)
-
-
-def test_an_evaluation_that_cannot_be_kept_is_returned(split, tmp_path):
-    popular = jaxrec.fit(jaxrec.preset("popularity"), split, tmp_path / "run")
-    (tmp_path / "run" / "evaluations").write_text("in the way")
-    with pytest.warns(UserWarning, match="evaluation could not be kept in .*test-seen-excluded.json"):
-        result = popular.evaluate("test")
-    assert result == popular.evaluate("test", save=False)
-
-
-def test_nowhere_to_read(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no run: config.json is missing"):
-        jaxrec.load(tmp_path)
-
-
-def test_misspelt_key_in_a_saved_config(run, tmp_path):
-    saved = json.loads((run.workdir / "config.json").read_text())
-    saved["model"]["widht"] = saved["model"].pop("width")
-    with pytest.raises(
-        ValueError, match=r"config.model.widht is not a key of EncoderRecommender; did you mean 'width'"
-    ):
-        jaxrec.config_from_json(saved)
-
-
 def test_popularity_needs_no_training(split):
     run = jaxrec.fit(jaxrec.preset("popularity"), split)
     assert run.evaluate("test")["protocol"]["chosen_by"] == "nothing: it is not trained"
@@ -406,19 +193,6 @@ def test_popularity_needs_no_training(split):
     counts = split.train_item_counts()
     expected = run.catalogue.item_ids.external(np.argsort(-counts[1:], kind="stable")[:3])
     assert frame["item_id"].to_list() == expected.to_list()
-
-
-def test_a_read_only_place_is_named(split, tmp_path):
-    if os.geteuid() == 0:
-        place = tmp_path / "file"  # root may write everywhere, but not below a file
-        place.write_text("")
-        place = place / "run"
-    else:
-        place = tmp_path / "locked"
-        place.mkdir(mode=0o500)
-        place = place / "run"
-    with pytest.raises(OSError, match="cannot write to .*; free space or choose another workdir"):
-        jaxrec.fit(jaxrec.preset("popularity"), split, place)
 
 
 def test_export_runs_without_the_model(run, tmp_path):
@@ -462,26 +236,6 @@ def test_export_refuses_an_empty_list(run, tmp_path):
 def test_a_log_that_is_not_split_is_refused(split):
     with pytest.raises(ValueError, match=r"needs a split log.*leave_one_out\(log\)"):
         jaxrec.fit(small_config(), split.interactions)
-
-
-class Interrupting(Silent):
-    """Presses Ctrl-C once, after the first call."""
-
-    def __init__(self):
-        self.presses = 1
-
-    def steps(self, record):
-        if self.presses:
-            self.presses = 0
-            signal.raise_signal(signal.SIGINT)
-
-
-def test_training_stopped_without_a_workdir_is_lost(split, tmp_path):
-    with pytest.raises(KeyboardInterrupt, match="without a workdir nothing of it is kept"):
-        jaxrec.fit(small_config(), split, reporter=Interrupting())
-    stopped = jaxrec.fit(small_config(), split, tmp_path / "run", reporter=Interrupting())
-    assert stopped.interrupted == signal.SIGINT
-    assert "training was interrupted" in repr(stopped)
 
 
 def test_titles_that_are_not_there_are_missed(run):
