@@ -12,16 +12,8 @@ from benchmarks.recommending import array_rows, fresh
 from benchmarks.recommending import describe as describe_lists
 from benchmarks.rows import Row, row
 from benchmarks.settings import Settings
-from benchmarks.training import (
-    describe_flops,
-    describe_sizes,
-    epoch_of_steps,
-    feed_of,
-    plan_of,
-    shares,
-    sizes_of,
-    time_step,
-)
+from benchmarks.steps import epoch_of_steps, feed_of, plan_of, shares, time_step
+from benchmarks.words import describe_flops, describe_sizes, sizes_of
 from jaxrec.train.parallel import Placement
 
 NEEDS: tuple[str, ...] = ()

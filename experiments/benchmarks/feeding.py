@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.rows import Row, row, skipped
 from benchmarks.settings import Settings
+from benchmarks.steps import plan_of
 from benchmarks.timing import repeat
-from benchmarks.training import plan_of
 from jaxrec.models.popularity import PopularityRecommender
 
 NEEDS = ("grain",)

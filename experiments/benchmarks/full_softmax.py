@@ -15,7 +15,7 @@ from benchmarks.device import free_memory, peak_memory, program_memory, tree_byt
 from benchmarks.rows import Row, row, skipped
 from benchmarks.settings import Settings
 from benchmarks.timing import repeat, resident_bytes
-from benchmarks.training import describe_flops
+from benchmarks.words import describe_flops
 from jaxrec.batch import SequenceBatch
 from jaxrec.losses import Loss, SampledSoftmaxLoss, SoftmaxLoss
 from jaxrec.mesh import ParallelConfig

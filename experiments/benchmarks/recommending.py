@@ -16,7 +16,7 @@ from benchmarks.device import peak_memory
 from benchmarks.rows import Row, row, skipped
 from benchmarks.settings import Settings
 from benchmarks.timing import Times, repeat
-from benchmarks.training import describe_sizes, sizes_of
+from benchmarks.words import describe_sizes, sizes_of
 from jaxrec.bulk import ListRequest, trained_items
 from jaxrec.config import Config
 from jaxrec.models.popularity import PopularityRecommender

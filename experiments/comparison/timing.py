@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from benchmarks.dataset import Arrays
 from benchmarks.device import environment
-from benchmarks.training import plan_of
+from benchmarks.steps import plan_of
 
 from comparison.members import Member
 from jaxrec.bulk import ListRequest, recommend_histories
