@@ -1,4 +1,4 @@
-"""Fills the tables of README.md from experiments/results; ``--check`` only says whether they are fresh.
+"""Fills the tables of the READMEs from experiments/results; ``--check`` only says whether they are fresh.
 
 A table stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->``, and is made from the JSON files
 ``NAME.json`` and ``NAME-*.json`` of the folder of results, in the order of their names. A file says by its
@@ -7,7 +7,7 @@ A table stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->``, and
 * ``benchmark``, as ``benchmark.py --json`` writes it; ``<!-- table:NAME SECTION ... -->`` shows only these of its
   sections, in this order;
 * ``comparison``, as ``compare.py`` writes it; besides under its own name, ``compare-DATA.json`` is found by a
-  table ``results-DATA``;
+  table ``results-DATA``; beside it lies ``NAME.md`` with all figures, as beside a benchmark;
 * ``sampling``, as ``sampling.py --record`` writes it;
 * ``evaluation``: ``{"kind": "evaluation", "command": ..., "model": ..., "result": ...}``, the result as
   ``Run.evaluate`` returns and saves it, one file a model and data set.
@@ -15,6 +15,7 @@ A table stands between ``<!-- table:NAME -->`` and ``<!-- /table:NAME -->``, and
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +24,6 @@ from typing import Any
 
 import sampling
 from benchmarks.report import (
-    COMMANDS,
     HEADINGS,
     KIND,
     describe_environment,
@@ -34,6 +34,10 @@ from benchmarks.report import (
 from comparison.report import readme_table
 
 REPOSITORY = Path(__file__).parents[1]
+RESULTS_FOLDER = REPOSITORY / "experiments" / "results"
+READMES = (REPOSITORY / "README.md", RESULTS_FOLDER / "README.md")
+REPORT = "report"
+"""Key under which a table finds the link to the page with all figures of its file."""
 MARKED = re.compile(
     r"(?P<opening><!-- table:(?P<name>[\w-]+)(?P<sections>(?: \w+)*) -->\n).*?<!-- /table:(?P=name) -->",
     re.DOTALL,
@@ -43,7 +47,7 @@ METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10", "coverage@10": "coverage@10"}
 
 
 def benchmark_tables(contents: list[dict[str, Any]], sections: Sequence[str] = ()) -> str:
-    """One table a file, under its machine, with the commands that made it.
+    """One table a file, under its machine, with a link to all rows and their commands.
 
     Args:
       contents: of the files.
@@ -58,9 +62,8 @@ def benchmark_tables(contents: list[dict[str, Any]], sections: Sequence[str] = (
         records = [record for section in order for record in measured if record["section"] == section]
         if not records:
             continue
-        commands = dict.fromkeys(record.get("command", content["command"]) for record in records)
         parts.append(
-            f"{describe_environment(*records)}; by `{COMMANDS.join(commands)}`\n\n"
+            f"{describe_environment(*records)} ([commands and all rows]({content[REPORT]})):\n\n"
             f"{markdown_table(HEADINGS, [line_of(record) for record in records])}"
         )
     return "\n\n".join(parts)
@@ -86,8 +89,8 @@ def evaluation_tables(contents: list[dict[str, Any]]) -> str:
 
 
 def comparison_tables(contents: list[dict[str, Any]]) -> str:
-    """One table a file, under its protocol, with the command that made it."""
-    return "\n\n".join(readme_table(content) for content in contents)
+    """One table a file, under its protocol, with a link to all figures and the command that made them."""
+    return "\n\n".join(readme_table(content, content[REPORT]) for content in contents)
 
 
 def sampling_tables(contents: list[dict[str, Any]]) -> str:
@@ -104,13 +107,14 @@ KINDS: dict[str, Callable[..., str]] = {
 RESULTS, COMPARE = "results-", "compare-"
 
 
-def table_text(name: str, results: Path, sections: list[str]) -> str:
+def table_text(name: str, results: Path, sections: Sequence[str], folder: Path) -> str:
     """The table of a name; empty where there is no file of it.
 
     Args:
       name: of the table.
       results: the folder of the files.
       sections: of a benchmark, to be shown; none stands for all.
+      folder: of the README, from which links start.
 
     Raises:
       ValueError: a file is not JSON, of an unknown kind, or of another kind than the others of the name;
@@ -128,7 +132,8 @@ def table_text(name: str, results: Path, sections: list[str]) -> str:
             raise ValueError(f"{path} is not JSON: {error}") from error
         if not isinstance(content, dict) or content.get("kind") not in KINDS:
             raise ValueError(f"{path} has no kind that a table is made of ({', '.join(KINDS)})")
-        contents.append(content)
+        report = Path(os.path.relpath(path.with_suffix(".md"), folder)).as_posix()
+        contents.append({**content, REPORT: report})
     kinds = {content["kind"] for content in contents}
     if len(kinds) > 1:
         raise ValueError(
@@ -145,8 +150,8 @@ def table_text(name: str, results: Path, sections: list[str]) -> str:
     return text
 
 
-def refreshed(readme: str, results: Path) -> str:
-    """A README with every table made anew.
+def refreshed(readme: str, results: Path, folder: Path) -> str:
+    """A README, of a folder, with every table made anew.
 
     Raises:
       ValueError: a table has no end, or see ``table_text``.
@@ -158,7 +163,7 @@ def refreshed(readme: str, results: Path) -> str:
         raise ValueError(f"the table {odd} of the README has no <!-- /table:{odd} -->")
 
     def fill(match: re.Match) -> str:
-        text = table_text(match["name"], results, match["sections"].split())
+        text = table_text(match["name"], results, match["sections"].split(), folder)
         inside = f"\n{text}\n\n" if text else ""
         return f"{match['opening']}{inside}<!-- /table:{match['name']} -->"
 
@@ -166,28 +171,35 @@ def refreshed(readme: str, results: Path) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Writes the README, or with ``--check`` returns 1 if it is stale."""
+    """Writes the READMEs, or with ``--check`` returns 1 if one is stale."""
     parser = argparse.ArgumentParser(
-        "python experiments/readme_tables.py", description=__doc__.splitlines()[0]
+        "python experiments/readme_tables.py",
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--readme", type=Path, default=REPOSITORY / "README.md")
-    parser.add_argument("--results", type=Path, default=REPOSITORY / "experiments" / "results")
+    parser.add_argument("--readme", type=Path, nargs="+", default=READMES, help="files with tables")
+    parser.add_argument("--results", type=Path, default=RESULTS_FOLDER, help="folder of the JSON files")
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is stale")
     arguments = parser.parse_args(argv)
     try:
-        former = arguments.readme.read_text(encoding="utf-8")
-        new = refreshed(former, arguments.results)
+        return max(refresh(path, arguments.results, check=arguments.check) for path in arguments.readme)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def refresh(path: Path, results: Path, *, check: bool) -> int:
+    """Writes the tables of one README anew; 1 if it is stale and only to be checked."""
+    former = path.read_text(encoding="utf-8")
+    new = refreshed(former, results, path.parent)
     if new == former:
-        print(f"the tables of {arguments.readme} are fresh")
-    elif arguments.check:
-        print(f"the tables of {arguments.readme} are stale; run python experiments/readme_tables.py")
+        print(f"the tables of {path} are fresh")
+        return 0
+    if check:
+        print(f"the tables of {path} are stale; run python experiments/readme_tables.py")
         return 1
-    else:
-        arguments.readme.write_text(new, encoding="utf-8")
-        print(f"the tables of {arguments.readme} are written anew")
+    path.write_text(new, encoding="utf-8")
+    print(f"the tables of {path} are written anew")
     return 0
 
 

@@ -177,7 +177,6 @@ def _when(record: dict[str, Any]) -> tuple[str, str]:
 
 
 __all__ = [
-    "COMMANDS",
     "HEADINGS",
     "KIND",
     "Report",

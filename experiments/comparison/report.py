@@ -134,15 +134,15 @@ def notes(content: dict[str, Any]) -> str:
     return text
 
 
-def readme_table(content: dict[str, Any]) -> str:
-    """The short table with its protocol and command, first protocol only."""
+def readme_table(content: dict[str, Any], report: str) -> str:
+    """The short table with its protocol, first protocol only, and the link to the page of ``markdown_report``."""
     protocol = next(iter(content["protocols"]))
     headings, lines = short_table(content, protocol)
     return "\n\n".join(
         [
             describe_protocol(content, protocol),
             markdown_table(headings, lines),
-            f"{notes(content)} By `{content['command']}`",
+            f"[Command, legend and all figures]({report})",
         ]
     )
 
