@@ -3,12 +3,14 @@
 import argparse
 import dataclasses
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from jaxrec import artifact
 from jaxrec.config import Config, read_config
 from jaxrec.data.source import SIMULATED, DataConfig
 from jaxrec.distributed import DistributedConfig
@@ -30,6 +32,14 @@ EVERYDAY_FIELDS = frozenset(
 """Fields that ``--help`` shows; ``--help-all`` shows all."""
 
 
+AsInRun = Annotated[bool, tyro.conf.arg(help_behavior_hint="(default: as in the run)")]
+"""A flag whose default is taken from the run's config before the flags are read."""
+
+
+def _metavar(names: Iterable[str], default: str | None = None) -> Any:
+    return tyro.conf.arg(metavar="{" + ",".join(names) + "}", help_behavior_hint=default)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainArguments:
     """Trains a recommender, shows its metrics beside popularity, and leaves a run directory.
@@ -45,23 +55,25 @@ class TrainArguments:
 
     Attributes:
       config: what decides the run.
-      preset: where the settings start from; other flags change them. Default: vgenatt, and for the
-        embedded data vgenatt-demo, which is smaller.
-      config_file: start from the settings in this JSON file (such as a run's config.json) instead.
-      workdir: directory of the run. Default: runs/PRESET-DATA-seedN. If it holds a run already and
-        neither --preset nor --config is given, its settings are taken.
-      loss: what is minimised, for models that leave the choice; its own flags: --model.loss-function...
-      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that they start faster
-        the next time.
+      preset: where the settings start from; other flags change them. If not given, vgenatt, and for the
+        simulated data vgenatt-demo, which is smaller.
+      config_file: start from the settings in this JSON file (such as a run's config.json) instead of a preset's.
+      workdir: directory of the run. If it holds a run already and neither --preset nor --config is given, its
+        settings are taken.
+      loss: the loss that is minimised, for models that leave the choice; --help-all shows its own flags,
+        --model.loss-function...
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
       distributed: several processes that train one model, each started with this command.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
-    preset: str = ""
+    preset: Annotated[str, _metavar(PRESETS)] = ""
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE")] = ""
-    workdir: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
-    loss: str = ""
+    workdir: Annotated[
+        str, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET-DATA-seedN)")
+    ] = ""
+    loss: Annotated[str, _metavar(LOSSES, "(default: as in the preset)")] = ""
     cache: bool = True
     debug: bool = False
     distributed: DistributedConfig = DistributedConfig()
@@ -104,6 +116,14 @@ def _base_config(preset_name: str, config_file: str, workdir: str, source: str) 
         return read_config(stored), ""
     name = preset_name or (DEMO_PRESET if source in ("", SIMULATED) else DEFAULT_PRESET)
     return preset(name), name
+
+
+def seen_excluded_in_run(argv: list[str]) -> bool:
+    """What a script's ``--exclude-seen`` is if not given: the setting of the run that ``--workdir`` names."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--workdir", default="")
+    stored = Path(peek.parse_known_args(argv)[0].workdir) / artifact.CONFIG
+    return read_config(stored).evaluation.exclude_seen if stored.is_file() else True
 
 
 def _with_loss(config: Config, name: str) -> Config:
@@ -167,18 +187,21 @@ def _annotate(cls: type, name: str, kind: Any, hint: Any) -> Any:
             str,
             tyro.conf.arg(name="data", prefix_name=False, aliases=["--data.source"], metavar="NAME_OR_PATH"),
         ]
-    if cls is TrainArguments and name == "preset":
-        return Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")]
-    if cls is TrainArguments and name == "loss":
-        return Annotated[str, tyro.conf.arg(metavar="{" + ",".join(LOSSES) + "}")]
     return hint if cls is TrainArguments else kind
 
 
 @functools.cache
 def attribute_docs(cls: type) -> dict[str, str]:
-    """What the ``Attributes:`` section of a class's docstring says of each attribute, as one line."""
+    """What the ``Attributes:`` sections of a class and its bases say of each attribute, as one line."""
     docs: dict[str, str] = {}
-    lines = (cls.__doc__ or "").expandtabs().splitlines()
+    for base in reversed(cls.__mro__):
+        docs |= _attribute_docs(base.__doc__ or "")
+    return docs
+
+
+def _attribute_docs(docstring: str) -> dict[str, str]:
+    docs: dict[str, str] = {}
+    lines = docstring.expandtabs().splitlines()
     inside, indent, name = False, 0, ""
     for line in lines:
         depth = len(line) - len(line.lstrip())
@@ -197,9 +220,11 @@ def attribute_docs(cls: type) -> dict[str, str]:
 __all__ = [
     "DEFAULT_PRESET",
     "DEMO_PRESET",
+    "AsInRun",
     "TrainArguments",
     "attribute_docs",
     "config_registry",
     "default_workdir",
     "parse_train_arguments",
+    "seen_excluded_in_run",
 ]

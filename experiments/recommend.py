@@ -39,22 +39,25 @@ class RecommendArguments:
         or a folder made by prepare.py; users and items under your own ids. Users need not be those of the
         training.
       out: where the lists go: .csv, .tsv, .jsonl (each also .gz) or .parquet.
-      k: longest list.
-      exclude_seen: whether items of the user's whole history are left out.
+      k: length of the lists; one is shorter where fewer items are left to choose from.
+      exclude_seen: whether items of the user's whole history are left out of the lists. Lists for people leave them
+        out unless told otherwise, whatever the run's evaluation does.
       candidates: a file with the only items to choose from: .txt with one id a line, or any table with a
-        column of items.
-      candidates_id: column of the item's id in that table; if empty, that of the training data, or guessed.
+        column of items; if empty, the whole catalogue.
+      candidates_id: name of the column with the item's id in that table; if empty, the training data's, or guessed.
       on_unknown: what to do with items in the histories that the model does not know: leave them out silently
         or with a warning, or stop.
       with_titles: add a column with titles.
-      num_samples: draws averaged, of a model that can draw; 1 asks V-GenAtt for its mean.
+      num_samples: for models that can draw (diffusion, V-GenAtt): how many draws are averaged for each user; 1 asks
+        V-GenAtt for its mean.
       with_spread: add a column spread, the standard deviation of each score over the draws.
-      user: column of the user in the histories; if empty, that of the training data, or guessed.
-      item: column of the item; likewise.
-      time: column of the time; likewise, and without one the file's order counts.
-      batch_size: users computed at once; 0 is the run's own.
-      portion: users written at once; bounds the memory taken.
-      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
+      user: name of the histories' column with the user's id; if empty, the training data's, or guessed.
+      item: name of the histories' column with the item's id; if empty, the training data's, or guessed.
+      time: name of the histories' column with the time; if empty, the training data's, or guessed; without such a
+        column the file's order counts.
+      batch_size: how many users are computed at once; 0 takes the run's own (evaluation.batch_size).
+      portion: how many users' lists are written at once; bounds the memory taken.
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
       distributed: several processes that share the work, each started with this command.
     """

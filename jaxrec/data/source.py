@@ -23,22 +23,28 @@ class DataConfig:
       source: ``simulated``, the name of a public data set (``movielens-1m``; ``prepare.py --list`` lists
         them), a folder made by ``prepare.py``, a file of sequences (``*.seq.txt``, ``.gz``) or a log of
         events (CSV, TSV, Parquet, JSON lines, ``.gz``).
-      user: column of the user; guessed if empty.
-      item: column of the item; guessed if empty.
-      time: column of the time; guessed if empty, and without one the file's order counts.
-      items: file with titles and categories (``item<TAB>title<TAB>categories``), if any.
-      items_id: column of the item's id in that file; guessed if empty.
-      min_user: users with fewer interactions are dropped, until nothing changes.
-      min_item: items with fewer interactions are dropped, likewise.
+      user: name of the column with the user's id in a log of events; guessed if empty.
+      item: name of the column with the item's id in a log of events; guessed if empty.
+      time: name of the column with the time in a log of events; guessed if empty, and without such a column the
+        file's order counts.
+      items: file with titles and categories (``item<TAB>title<TAB>categories``); none if empty.
+      items_id: name of the column with the item's id in that file; guessed if empty.
+      min_user: users with fewer interactions are dropped (1 keeps all); repeated, in turn with ``min_item``, until
+        nothing more drops.
+      min_item: items with fewer interactions are dropped (1 keeps all); repeated, in turn with ``min_user``, until
+        nothing more drops.
       split: ``leave-one-out`` (each user's last item is the test, the one before validation) or ``temporal``
         (one global clock: what happened before ``validation_time`` trains, from ``test_time`` on tests).
-      validation_time: of ``temporal``: a number in the unit of the times, or a date (``2024-05-31``, UTC) where these
-        are seconds since 1970; taken from ``fractions`` if empty.
-      test_time: likewise.
-      fractions: of ``temporal``: shares of all interactions that train, validate and test, where a time is not given.
-      targets: of ``temporal``: which interactions of a user in a span are predicted.
-      simulated_users: of ``simulated``.
-      simulated_items: of ``simulated``.
+      validation_time: for the ``temporal`` split: when validation begins, a number in the unit of the log's times, or
+        a date (``2024-05-31``, UTC) where these are seconds since 1970; taken from ``fractions`` if empty.
+      test_time: for the ``temporal`` split: when the test begins, written as ``validation_time``; taken from
+        ``fractions`` if empty.
+      fractions: for the ``temporal`` split: shares of all interactions that train, validate and test, where a time is
+        not given.
+      targets: for the ``temporal`` split: which of a user's interactions in the validation and in the test span are
+        predicted.
+      simulated_users: how many users the ``simulated`` log has, before ``min_user``.
+      simulated_items: how many items the ``simulated`` catalogue has, before ``min_item``.
     """
 
     source: str = SIMULATED

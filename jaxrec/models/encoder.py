@@ -23,9 +23,10 @@ class Penalty:
     """A term that an attention provider adds to the training loss.
 
     Attributes:
-      name: as the provider names it (``kl``, ``denoising``).
-      coefficient: its weight once warmed up.
-      warmup_steps: optimizer steps over which the weight rises linearly from 0.
+      name: the provider's name for it (``kl``, ``denoising``).
+      coefficient: the weight with which it joins the loss, once warmed up.
+      warmup_steps: optimizer steps over which the weight rises linearly to ``coefficient``; the first one takes
+        ``coefficient`` / ``warmup_steps``. 0: no warm-up.
     """
 
     name: str
@@ -89,22 +90,23 @@ class EncoderRecommender:
 
     Attributes:
       num_items: filled from the data.
-      max_length: newest items that are read.
-      width: D, of embeddings and hidden states.
-      num_layers: transformer blocks.
-      num_heads: attention heads; must divide ``width``.
-      attention: the attention provider.
-      feed_forward_multiplier: hidden width of the feed-forward, in units of ``width``.
-      activation: of the feed-forward.
-      dropout_rate: on the input and inside the blocks.
-      attention_dropout_rate: on the attention weights.
-      norm_first: pre-norm (True) or post-norm blocks.
+      max_length: how many items of a history are read, the newest ones.
+      width: D, the width of embeddings and hidden states.
+      num_layers: how many transformer blocks.
+      num_heads: how many attention heads; must divide ``width``.
+      attention: the attention provider, which makes the maps.
+      feed_forward_multiplier: hidden width of the feed-forward layers, in units of ``width``.
+      activation: non-linearity of the feed-forward layers.
+      dropout_rate: share dropped, in training, of the input and inside the blocks, 0 to 1.
+      attention_dropout_rate: share of the attention weights dropped in training, 0 to 1.
+      norm_first: whether layer norms stand before each sub-layer (pre-norm) or after each residual sum (post-norm).
       positions: whether positions, counted from the end, are embedded.
-      scale_embedding: whether item embeddings enter multiplied by √D.
-      loss_function: what is minimised.
-      penalties: coefficients of the provider's penalties; one that is missing, or too many, is an error.
-      dtype: compute type; parameters are always float32.
-      rematerialise: trade time for memory in the backward pass.
+      scale_embedding: whether item embeddings are multiplied by √D where they enter.
+      loss_function: the loss that is minimised.
+      penalties: coefficients of the attention provider's penalties; one that is missing, or too many, is an error.
+      dtype: type in which the network computes; parameters are always float32.
+      rematerialise: compute each block's activations again in the backward pass instead of keeping them: slower, less
+        memory.
     """
 
     num_items: int = 0

@@ -66,7 +66,7 @@ class DistanceLoss:
     code leaves out all items of the user.
 
     Attributes:
-      margin_weight: of the second term.
+      margin_weight: weight of the second term.
     """
 
     margin_weight: float = 0.005
@@ -140,16 +140,16 @@ class StosaRecommender:
 
     Attributes:
       num_items: filled from the data.
-      max_length: newest items that are read.
-      width: D, of means and of covariances.
-      num_layers: blocks.
-      num_heads: attention heads; must divide ``width``.
-      attention: provider over Gaussians; ``Refined(base=WassersteinScores())`` makes AWRSR.
-      feed_forward_multiplier: hidden width of the feed-forward, in units of ``width``.
-      dropout_rate: on the input and inside the blocks.
-      attention_dropout_rate: on the attention weights.
-      loss_function: what is minimised.
-      dtype: compute type; parameters, distances and the result are float32.
+      max_length: how many items of a history are read, the newest ones.
+      width: D, the width of means and of covariances.
+      num_layers: how many transformer blocks.
+      num_heads: how many attention heads; must divide ``width``.
+      attention: the attention provider, over Gaussians; ``Refined(base=WassersteinScores())`` makes AWRSR.
+      feed_forward_multiplier: hidden width of the feed-forward layers, in units of ``width``.
+      dropout_rate: share dropped, in training, of the input and inside the blocks, 0 to 1.
+      attention_dropout_rate: share of the attention weights dropped in training, 0 to 1.
+      loss_function: the loss that is minimised.
+      dtype: type in which the network computes; parameters, distances and the result are float32.
     """
 
     num_items: int = 0

@@ -87,10 +87,12 @@ class DiffusionAttention(nn.Module):
 
     Attributes:
       sampler: the reverse process; its ``process`` and T serve training too.
-      reference: ``self`` or ``blank``.
-      denoising: whether to give the penalty (the recommender then needs a coefficient for it).
-      hidden_width: of the denoiser; ``None`` takes D.
-      recency: what a logit loses with each lag at the start.
+      reference: the map that is noised in training: ``self``, the denoiser's own estimate one step earlier, or
+        ``blank``, all zeros.
+      denoising: whether to give the penalty ``denoising`` (the recommender then needs a coefficient for it).
+      hidden_width: width of the denoiser's hidden layers; ``None`` takes the model's width D.
+      recency: by how much attention logits fall from one lag to the next in a fresh model; 0 starts without a
+        preference for recent items.
       max_length: lags there are; the model sets it.
       num_heads: H; the layer fills it in.
       dtype: of the products; noise, logits and softmax are float32.
