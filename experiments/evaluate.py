@@ -17,7 +17,7 @@ from tables import make_table, print_metrics, print_table
 import jaxrec
 from jaxrec import artifact, distributed, processes
 from jaxrec.config import config_to_json
-from jaxrec.data.source import DataConfig, load_split
+from jaxrec.data.source import DataConfig, load_split, moved
 from jaxrec.data.splits import Split
 from jaxrec.distributed import DistributedConfig
 from jaxrec.models.popularity import PopularityRecommender
@@ -78,9 +78,7 @@ def main(argv: list[str]) -> int:
     run = jaxrec.load(arguments.workdir)
     if arguments.record:
         check_recordable(run)
-    source = run.config.data
-    if arguments.data:
-        source = dataclasses.replace(source, source=arguments.data)
+    source = moved(run.config.data, arguments.data)
     with DownloadBar(console, source.source) as bar:
         split = processes.main_first(lambda: load_again(source, run, bar))
     part, exclude_seen = arguments.split, arguments.exclude_seen
@@ -136,7 +134,7 @@ def load_again(source: DataConfig, run: jaxrec.Run, bar: DownloadBar) -> Split:
     try:
         return load_split(source, progress=bar)
     except FileNotFoundError as error:
-        if source != run.config.data:
+        if source.source != run.config.data.source:
             raise
         raise FileNotFoundError(
             f"{error}: the run {run.workdir} was trained on it, so type this where that was, or give --data"

@@ -20,7 +20,7 @@ from jaxrec import distributed, processes
 from jaxrec.data.histories import known_items
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.item_readers import read_item_ids
-from jaxrec.data.source import DataConfig, read_log
+from jaxrec.data.source import DataConfig, kind_without_columns, read_log
 from jaxrec.data.tables import open_table
 from jaxrec.distributed import DistributedConfig
 
@@ -125,9 +125,15 @@ def read_histories(trained_on: DataConfig, arguments: RecommendArguments) -> Int
     there = column_names(Path(arguments.histories))
     columns = {}
     for role in ("user", "item", "time"):
-        former = getattr(trained_on, role)
-        columns[role] = getattr(arguments, role) or (former if former in there else "")
-    return read_log(dataclasses.replace(trained_on, source=arguments.histories, items="", **columns))
+        former, given = getattr(trained_on, role), getattr(arguments, role)
+        if given and (kind := kind_without_columns(arguments.histories)):
+            raise ValueError(
+                f"--{role} {given} has no effect: {arguments.histories} is {kind}, which has no columns to name; leave"
+                " it out"
+            )
+        columns[role] = given or (former if former in there else "")
+    source = dataclasses.replace(trained_on, source=arguments.histories, items="", items_id="", **columns)
+    return read_log(source)
 
 
 def column_names(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ from tables import describe_protocol, make_table, print_table
 import jaxrec
 from jaxrec import artifact
 from jaxrec.config import config_to_json
-from jaxrec.data.source import load_split
+from jaxrec.data.source import load_split, moved
 from jaxrec.data.splits import Split
 from jaxrec.models.denoising import DenoisingRecommender
 
@@ -120,9 +120,7 @@ def main(argv: list[str]) -> int:
         )
     ways = reverse_processes(arguments, run.recommender.uncertainty)
     variants = [way.of(run) for way in ways]  # refuses what cannot be before any work
-    source = run.config.data
-    if arguments.data:
-        source = dataclasses.replace(source, source=arguments.data)
+    source = moved(run.config.data, arguments.data)
     with DownloadBar(console, source.source) as bar:
         split = load_split(source, progress=bar)
     rows, card = [], {}
