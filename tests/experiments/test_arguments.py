@@ -36,6 +36,16 @@ def test_every_preset_passes_through_the_flags_unchanged(name):
     assert parsed.workdir == f"runs/{name}-simulated-seed3"
 
 
+def test_whether_somebody_chose_the_preset(tmp_path):
+    assert arguments.takes_default_preset(["--data", "x.csv", "--workdir", str(tmp_path)])
+    assert not arguments.takes_default_preset(["--preset", "sasrec"])
+    assert not arguments.takes_default_preset(["--config=mine.json"])
+    (tmp_path / "config.json").write_text(json.dumps(config_to_json(preset("sasrec"))))
+    assert not arguments.takes_default_preset(["--workdir", str(tmp_path)])
+    note = experiment("train").default_preset_note("vgenatt")
+    assert "vgenatt is the default preset; --preset sasrec" in note
+
+
 def test_data_has_a_short_and_a_long_flag():
     assert parse("--data", "x.csv").config == parse("--data.source", "x.csv").config
     assert parse("--data=x.csv", "--data.min-user", "2").config.data.min_user == 2
