@@ -33,10 +33,10 @@ def fit(
     """Trains a model, chooses the checkpoint by validation NDCG@10, and returns it as a run.
 
     With a ``workdir`` the run is saved there, and a run that was cut off, at whatever moment, goes on
-    from its last checkpoint to the same result; one that is complete is only read, also where nothing can be written.
+    from its last checkpoint to the same result; a complete run is loaded without writing.
 
     Several processes (``jaxrec.distributed``) call it alike, with one ``workdir`` that all reach, and train one
-    model; process 0 alone is told of the progress.
+    model; only process 0 reports progress.
 
     Args:
       config: of model, optimizer and training; its ``data`` section is not read, only kept.

@@ -27,16 +27,13 @@ class DataConfig:
       source: ``simulated``, the name of a public data set (``movielens-1m``; ``prepare.py --list`` lists
         them), a folder made by ``prepare.py``, a file of sequences (``*.seq.txt``, ``.gz``) or a log of
         events (CSV, TSV, Parquet, JSON lines, ``.gz``).
-      user: name of the column with the user's id in a log of events; guessed if empty.
-      item: name of the column with the item's id in a log of events; guessed if empty.
-      time: name of the column with the time in a log of events; guessed if empty, and without such a column the
-        file's order counts.
+      user: column of the user's id in a log of events; guessed if empty.
+      item: column of the item's id in a log of events; guessed if empty.
+      time: column of the time in a log of events; guessed if empty, and without one the file's order counts.
       items: file with titles and categories (``item<TAB>title<TAB>categories``); none if empty.
-      items_id: name of the column with the item's id in that file; guessed if empty.
-      min_user: users with fewer interactions are dropped (1 keeps all); repeated, in turn with ``min_item``, until
-        nothing more drops.
-      min_item: items with fewer interactions are dropped (1 keeps all); repeated, in turn with ``min_user``, until
-        nothing more drops.
+      items_id: column of the item's id in that file; guessed if empty.
+      min_user: users with fewer interactions are dropped, in turn with ``min_item`` until nothing drops; 1 keeps all.
+      min_item: items with fewer interactions are dropped, in turn with ``min_user`` until nothing drops; 1 keeps all.
       split: ``leave-one-out`` (each user's last item is the test, the one before validation) or ``temporal``
         (one global clock: what happened before ``validation_time`` trains, from ``test_time`` on tests).
       validation_time: for the ``temporal`` split: when validation begins, a number in the unit of the log's times, or

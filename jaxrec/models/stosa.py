@@ -52,9 +52,9 @@ def to_items(points: Array) -> Array:
 
 
 def _round_to_bfloat16(numbers: Array) -> Array:
-    return jax.lax.reduce_precision(
-        numbers, exponent_bits=8, mantissa_bits=7
-    )  # a pair of casts may be left out
+    """The nearest numbers that bfloat16 holds, still float32."""
+    # XLA may remove a cast to bfloat16 and back; it keeps this.
+    return jax.lax.reduce_precision(numbers, exponent_bits=8, mantissa_bits=7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +134,13 @@ class StosaRecommender:
     """A stochastic transformer: a history is the Gaussian of its last position, items are Gaussians.
 
     Items are ranked by squared 2-Wasserstein distance, which is an inner product up to a constant of the
-    history: with u = [m, √c] of the history and w of the item, [1, 2u] · [−‖w‖², w] = ‖u‖² − ‖u − w‖². So
-    the full softmax over −distance is the ordinary one, without any ``[B, V, D]``; it is the default.
-    ``DistanceLoss`` is what was published.
+    history. With points u = [m, √c − 1] of the history and w of the item the distance is ‖u − w‖², and
+
+        −‖u − w‖² = −‖u‖² + 2 u · w − ‖w‖²,  so  [1, 2u] · [−‖w‖², w] = ‖u‖² − ‖u − w‖².
+
+    The vectors in use spread −‖w‖² over three columns, and fill up with zeros to 8: queries [1, 1, 1, 0 …, 2u], items
+    [three parts of −‖w‖², 0 …, w] (``to_queries``, ``to_items``). So the full softmax over −distance is the ordinary
+    one, without any ``[B, V, D]``; it is the default. ``DistanceLoss`` is what was published.
 
     Attributes:
       num_items: filled from the data.

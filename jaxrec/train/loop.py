@@ -1,9 +1,12 @@
 """The training loop: calls, evaluations, checkpoints, early stopping; resumable at any moment.
 
-Several processes run it side by side and must take every decision alike, or they wait for each other for ever.
-Most follow from numbers that are the same in all (calls, the loss, the record read from a checkpoint). The others
-are asked for with each call and heard one call later, so that nothing waits: a signal that any process got, and
-whether a checkpoint is due by the clock of process 0. Validation scores are those of process 0.
+Training goes by calls, each of several optimizer steps (see ``TrainConfig``).
+
+Several processes run the loop side by side and must take every decision alike, or they wait for each other for ever.
+Most decisions follow from numbers that are the same in all (calls, the loss, the record read from a checkpoint). Two
+do not: whether any process got a signal to stop, and whether a checkpoint is due by the clock of process 0. With each
+call the processes start exchanging these, and act on the answer one call later, so that no call waits for it.
+Validation scores are those of process 0.
 """
 
 import contextlib
@@ -37,7 +40,22 @@ SELECTION_METRIC = "ndcg@10"
 
 
 class Trainer:
-    """One training run: owns the state, the data iterator and the record of progress."""
+    """One training run: owns the state, the data iterator and the record of progress.
+
+    Attributes:
+      plan: the windows and their order.
+      config: of the loop.
+      placement: the devices.
+      checkpoints: where the state is saved.
+      evaluate: from parameters to validation metrics, or ``None``.
+      reporter: told of the progress.
+      total_calls: calls from the start to the last epoch.
+      step_key: the key that each step folds its number into.
+      feed: yields the inputs of each call.
+      compiled_step: runs a call.
+      state: parameters, optimizer state and step count.
+      progress: the record that lies in every checkpoint.
+    """
 
     def __init__(
         self,
@@ -67,6 +85,11 @@ class Trainer:
             epochs and keeps the last parameters.
           seed: of initialisation and of the steps' keys.
           reporter: told of the progress.
+
+        Raises:
+          ValueError: the devices or the model do not fit the placement, or the training found in the checkpoints
+            cannot go on with these settings.
+          CheckpointError: there are checkpoints, and none can be read.
         """
         processes.connect(placement.mesh)
         self.plan, self.config, self.placement = plan, config, placement
@@ -123,7 +146,12 @@ class Trainer:
         return self.progress.call / self.plan.calls_per_epoch
 
     def run(self) -> TrainResult:
-        """Trains until the last epoch, early stopping or a signal; returns the best parameters."""
+        """Trains until the last epoch, early stopping or a signal; returns the best parameters.
+
+        Raises:
+          FloatingPointError: the loss is not finite.
+          OSError: a checkpoint cannot be written.
+        """
         with contextlib.closing(self.feed), contextlib.closing(self.reporter):
             self.reporter.start(self.config.epochs, {"step": self.step, "epoch": self.epoch})
             with stop_signals() as stop:

@@ -15,10 +15,9 @@ class TrainConfig:
 
     Attributes:
       epochs: passes over the training windows, at most; early stopping usually ends sooner.
-      batch_targets: size of the batch of one optimizer step, over all devices, in positions (padding included): of
-        windows padded to L items a batch takes batch_targets / L. Models that train one target a window (diffurec,
-        diffurecsys per prefix, the global form of vgenatt) take so many windows. Rounded down to whole windows on
-        every device, and to a multiple of 8 windows, of which there is always one.
+      batch_targets: positions in one optimizer step's batch, over all devices, padding included: batch_targets / L
+        windows of L items. Models that train one target a window (diffurec, diffurecsys per prefix) take so many
+        windows. Rounded down to a multiple of 8 windows and of the devices, at least one.
       steps_per_call: optimizer steps in one call, that is, in one run of the compiled program; fewer on data that
         give only a few batches an epoch.
       accumulate: the most parts into which each device splits its share of a batch, to compute their gradients one
@@ -31,7 +30,7 @@ class TrainConfig:
       length_buckets: whether batches are padded to the length of their own histories (powers of 2, mostly) and not
         all to model.max_length.
       evaluate_every: epochs from one evaluation on the validation part to the next.
-      patience: training stops after so many evaluations in a row without a better validation NDCG@10.
+      patience: evaluations without a better validation NDCG@10 after which training stops.
       checkpoint_minutes: minutes from one checkpoint to the next, besides the one at each evaluation.
       keep_checkpoints: how many of the latest checkpoints stay on disk; the best one stays besides.
       random_bits: jax's generator behind the random keys of training. It hardly matters for speed: dropout, noise and

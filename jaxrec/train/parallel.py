@@ -30,7 +30,12 @@ class Placement:
 
     Attributes:
       config: as given.
-      mesh: axes ``"data"`` and ``"model"``.
+      mesh: the devices, with axes ``"data"`` and ``"model"``.
+      replicated: sharding of arrays that every device of the mesh holds whole.
+      batch_sharding: sharding of ``[S, B, ...]`` batches, their rows B spread over all devices.
+
+    Raises:
+      ValueError: the config asks for more devices than there are, or for a number that does not divide them.
     """
 
     def __init__(self, config: ParallelConfig):

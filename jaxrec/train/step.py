@@ -73,7 +73,7 @@ def make_train_step(
 
 
 def scan_steps(step: StepFunction) -> StepFunction:
-    """Runs a step on each of S batches in one dispatch: ``[S, B, L]`` arrays in, means of the metrics out.
+    """A call: a step on each of S batches, as one program; ``[S, B, L]`` arrays in, means of the metrics out.
 
     ``loss`` is the mean over steps, ``weight`` the sum, so that targets can be counted; ``finite`` says
     whether every loss was a number.
