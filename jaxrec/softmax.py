@@ -35,7 +35,7 @@ class Plan(NamedTuple):
       num_items: rows 1 to ``num_items`` of the whole table are items, the others are masked.
       block: tokens of one block.
       chunk: rows of the table of one tile; ``None`` computes by tokens.
-      dtype: of the operands of the matrix products; they are always summed in float32.
+      dtype: type of the matrix products' operands; they are always summed in float32.
       table_axis: mesh axis over which the rows of the table are split in equal, consecutive parts.
     """
 

@@ -25,7 +25,7 @@ class HistoryInput(nn.Module):
     Attributes:
       max_length: the longest history.
       positions: whether places, counted from the end, are embedded.
-      dropout_rate: on the embeddings, in training.
+      dropout_rate: dropout on the embeddings, in training.
     """
 
     max_length: int
@@ -46,8 +46,8 @@ class PrefixNetwork(nn.Module):
 
     Attributes:
       item_embedding: the table.
-      history_input: from embeddings to e.
-      approximator: from e and the noised target to x̂_0.
+      history_input: makes e from embeddings.
+      approximator: makes x̂_0 from e and the noised target.
     """
 
     item_embedding: ItemEmbedding

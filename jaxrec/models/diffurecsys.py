@@ -27,9 +27,9 @@ class CachedNetwork(nn.Module):
 
     Attributes:
       item_embedding: the table.
-      history_input: from embeddings to the encoder's input.
-      encoder: of the history, without any target.
-      approximator: from the history's states and the noised targets to x̂_0.
+      history_input: makes the encoder's input from embeddings.
+      encoder: encodes the history, without any target.
+      approximator: makes x̂_0 from the history's states and the noised targets.
     """
 
     item_embedding: ItemEmbedding

@@ -84,7 +84,7 @@ class DistanceLoss:
           targets: ``[N]`` int32.
           weights: ``[N]`` float32.
           key: draws the negatives.
-          num_items: of the catalogue.
+          num_items: how many items the catalogue has.
         """
         negatives = draw_negatives(key, targets, 1, num_items)[:, 0]
         history = 0.5 * query[:, CONSTANT_COLUMNS:]

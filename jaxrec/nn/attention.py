@@ -95,7 +95,7 @@ class DotProduct(nn.Module):
 
     Attributes:
       num_heads: H; the layer fills it in.
-      dtype: of the projections and the product; softmax is float32.
+      dtype: type of the projections and the product; softmax is float32.
       fused: whether the values are mixed in one operation with the softmax (see ``fused_mix``) where the weights
         themselves are not needed: for long histories on a GPU.
     """

@@ -32,7 +32,7 @@ class RowDenoiser(nn.Module):
     Attributes:
       num_steps: T, rows of the table of steps.
       max_length: lags of a full row; tables are made for them and a shorter row reads their end.
-      dtype: of the products.
+      dtype: type of the products.
     """
 
     num_steps: int
@@ -95,7 +95,7 @@ class DiffusionAttention(nn.Module):
         preference for recent items.
       max_length: lags there are; the model sets it.
       num_heads: H; the layer fills it in.
-      dtype: of the products; noise, logits and softmax are float32.
+      dtype: type of the products; noise, logits and softmax are float32.
 
     Raises:
       ValueError: an unknown reference.

@@ -52,7 +52,7 @@ class Refined(nn.Module):
       initial_noise: standard deviation of U − I in a fresh model.
       max_length: size of the matrices; the model sets it.
       num_heads: H; the layer fills it in.
-      dtype: of the products; scores and softmax are float32.
+      dtype: type of the products; scores and softmax are float32.
 
     Raises:
       ValueError: an unknown mechanism or coordinates, or ``stochastic`` over another base.

@@ -99,7 +99,7 @@ class VaeAttention(nn.Module):
       sample_at_inference: draw z at inference too, instead of taking its mean.
       max_length: lags there are; the model sets it.
       num_heads: H; the layer fills it in.
-      dtype: of the products; latent, penalty, logits and softmax are float32.
+      dtype: type of the products; latent, penalty, logits and softmax are float32.
 
     Raises:
       ValueError: an unknown form, or a negative width.
