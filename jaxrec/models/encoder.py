@@ -180,7 +180,22 @@ class EncoderRecommender:
             loss_key,
             num_items=self.num_items,
         )
-        metrics = {"cross_entropy": total}
+        weighted, sums = self._weigh_penalties(penalties, weights, step)
+        return LossOutput(total + weighted, weight, {"cross_entropy": total, **sums})
+
+    def _weigh_penalties(
+        self, penalties: dict[str, Array], weights: Array, step: Array | int
+    ) -> tuple[Array | float, dict[str, Array]]:
+        """The penalties' part of the loss, and each penalty's sum over the positions, without its coefficient.
+
+        Args:
+          penalties: ``[B, L]`` by name.
+          weights: ``[B, L]`` float32, or ``[B, 1]`` where the last position alone is trained.
+          step: the optimizer step.
+
+        Raises:
+          ValueError: a penalty has no coefficient, or a coefficient no penalty.
+        """
         coefficients = {penalty.name: penalty for penalty in self.penalties}
         if unknown := sorted(coefficients.keys() - penalties.keys()):
             raise ValueError(
@@ -188,16 +203,16 @@ class EncoderRecommender:
                 f" model has a coefficient (it gives {', '.join(sorted(penalties)) or 'none'}); take it out of"
                 " penalties, or turn it on in the attention"
             )
+        total, sums = 0.0, {}
         for name, term in penalties.items():
             if name not in coefficients:
                 raise ValueError(
                     f"the attention {type(self.attention).__name__} has the penalty {name!r}, for which the model"
                     f" has no coefficient; add Penalty({name!r}, coefficient) to its penalties"
                 )
-            summed = jnp.sum(term[:, -weights.shape[1] :] * weights)
-            total += coefficients[name].weight(step) * summed
-            metrics[name] = summed
-        return LossOutput(total, weight, metrics)
+            sums[name] = jnp.sum(term[:, -weights.shape[1] :] * weights)
+            total += coefficients[name].weight(step) * sums[name]
+        return total, sums
 
     def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
         """The last hidden state of each history: ``[B, D]`` float32, from ``items`` ``[B, L]``."""

@@ -113,7 +113,7 @@ class TransformerEncoder(nn.Module):
     """A stack of blocks and a final norm (SASRec: Kang and McAuley 2018, section III).
 
     Attributes:
-      num_layers: number of blocks.
+      num_layers: number of blocks, at least 1.
       num_heads: H.
       hidden_width: width of the feed-forward's hidden layer.
       attention: template of the attention provider; every block has its own copy.
@@ -163,8 +163,6 @@ class TransformerEncoder(nn.Module):
             hidden, terms = block(hidden, mask, train, is_last)
             for name, term in terms.items():
                 penalties[name] = penalties[name] + term if name in penalties else term
-        if last_only:
-            hidden = hidden[:, -1:]
         hidden = hidden.astype(jnp.float32)
         if self.norm_first:
             hidden = nn.LayerNorm(name="norm")(hidden)
