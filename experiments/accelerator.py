@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -72,23 +73,26 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python experiments/accelerator.py",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=argparse.RawTextHelpFormatter,
         allow_abbrev=False,
     )
-    names = [stage.name for stage in Plan(Path(), "", "").stages()]
-    parser.add_argument("--out", type=Path, default=Path("runs/accelerator"), help="folder of the results")
-    parser.add_argument("--stages", default="", help=f"some of {','.join(names)}; all if empty")
+
+    def add(flag: str, default: Any, help: str, kind: Callable[[str], Any] = str) -> None:
+        shown = "none" if default is None else default
+        parser.add_argument(flag, default=default, type=kind, help=f"{help} (default: {shown})")
+
+    names = "\n".join(f"  {stage.name}" for stage in Plan(Path(), "", "").stages())
+    add("--out", Path("runs/accelerator"), "folder of the results", Path)
     parser.add_argument(
-        "--beauty", default="amazon-2014-beauty", help="Amazon Beauty: a name, a file, or a prepared folder"
+        "--stages", default="", help=f"stages to run, separated by commas (default: all), of\n{names}"
     )
-    parser.add_argument(
-        "--ml-1m", default="movielens-1m", help="MovieLens-1M: a name, a file, or a prepared folder"
-    )
-    parser.add_argument("--seeds", default="0,1,2", help="of the full trainings")
-    parser.add_argument("--wheels", type=Path, help="folder of wheels for what is not installed")
-    parser.add_argument("--minutes", type=float, default=0.0, help="for all stages; 0 is no limit")
-    parser.add_argument("--pack", type=Path, help="write the results into this .tar.gz at the end")
-    parser.add_argument("--unpack", type=Path, help="take up the results of such a file first")
+    add("--beauty", "amazon-2014-beauty", "Amazon Beauty: a name, a file, or a prepared folder")
+    add("--ml-1m", "movielens-1m", "MovieLens-1M: a name, a file, or a prepared folder")
+    add("--seeds", "0,1,2", "seeds of the full trainings, separated by commas")
+    add("--wheels", None, "folder of wheels for packages that are not installed", Path)
+    add("--minutes", 0.0, "minutes that all stages may take together; 0 is no limit", float)
+    add("--pack", None, "write the results into this .tar.gz at the end", Path)
+    add("--unpack", None, "take up the results of such a .tar.gz first", Path)
     parser.add_argument("--again", action="store_true", help="run finished stages again, measuring anew")
     parser.add_argument("--small", action="store_true", help="tiny sizes, on the CPU")
     return parser.parse_args(argv)

@@ -3,12 +3,15 @@
 import argparse
 import dataclasses
 import functools
+import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from jaxrec import artifact
 from jaxrec.config import Config, read_config
 from jaxrec.data.source import SIMULATED, DataConfig
 from jaxrec.distributed import DistributedConfig
@@ -30,6 +33,14 @@ EVERYDAY_FIELDS = frozenset(
 """Fields that ``--help`` shows; ``--help-all`` shows all."""
 
 
+AsInRun = Annotated[bool, tyro.conf.arg(help_behavior_hint="(default: as in the run)")]
+"""A flag whose default is taken from the run's config before the flags are read."""
+
+
+def _metavar(names: Iterable[str], default: str | None = None) -> Any:
+    return tyro.conf.arg(metavar="{" + ",".join(names) + "}", help_behavior_hint=default)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainArguments:
     """Trains a recommender, shows its metrics beside popularity, and leaves a run directory.
@@ -40,28 +51,27 @@ class TrainArguments:
     python experiments/train.py --preset sasrec --data events.csv --workdir runs/mine --train.epochs 50
 
     Exit code: 0 done; 130 or 143 stopped by Ctrl-C or SIGTERM, with everything saved; 1 the loss became
-    NaN or infinite; 2 wrong input. This page shows the flags of every day; --help-all shows all, among
-    them --distributed.coordinator and others by which several processes train one model.
+    NaN or infinite; 2 wrong input.
 
     Attributes:
       config: what decides the run.
-      preset: where the settings start from; other flags change them. Default: vgenatt, and for the
-        embedded data vgenatt-demo, which is smaller.
-      config_file: start from the settings in this JSON file (such as a run's config.json) instead.
-      workdir: directory of the run. Default: runs/PRESET-DATA-seedN. If it holds a run already and
-        neither --preset nor --config is given, its settings are taken.
-      loss: what is minimised, for models that leave the choice; its own flags: --model.loss-function...
-      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that they start faster
-        the next time.
+      preset: where the settings start from. If not given, vgenatt, or vgenatt-demo on simulated data.
+      config_file: start from the settings in this JSON file (such as a run's config.json) instead of a preset's.
+      workdir: directory of the run. If it holds a run already and neither --preset nor --config is given, its
+        settings are taken.
+      loss: the loss that is minimised, where the model leaves the choice; --help-all shows its flags.
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
       distributed: several processes that train one model, each started with this command.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
-    preset: str = ""
+    preset: Annotated[str, _metavar(PRESETS)] = ""
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE")] = ""
-    workdir: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
-    loss: str = ""
+    workdir: Annotated[
+        str, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET-DATA-seedN)")
+    ] = ""
+    loss: Annotated[str, _metavar(LOSSES, "(default: as in the preset)")] = ""
     cache: bool = True
     debug: bool = False
     distributed: DistributedConfig = DistributedConfig()
@@ -74,11 +84,7 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
       ValueError: there is no such preset or loss, both preset and file are given, or a value is out of range.
       OSError: a config file cannot be read.
     """
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--preset", "--config", "--workdir", "--loss"):
-        peek.add_argument(flag, default="")
-    peek.add_argument("--data", "--data.source", default="")
-    given, _ = peek.parse_known_args(argv)
+    given = _peek(argv)
     base, name = _base_config(given.preset, given.config, given.workdir, given.data)
     if given.loss:
         base = _with_loss(base, given.loss)
@@ -86,11 +92,52 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
     show_all = "--help-all" in argv
     argv = ["--help" if argument == "--help-all" else argument for argument in argv]
     registry = config_registry(brief=("--help" in argv or "-h" in argv) and not show_all)
-    program = "python experiments/train.py"
-    arguments = tyro.cli(TrainArguments, prog=program, args=argv, default=default, registry=registry)
+    arguments = tyro.cli(
+        TrainArguments,
+        prog="python experiments/train.py",
+        description=_description(name or given.config or given.workdir, show_all=show_all),
+        args=argv,
+        default=default,
+        registry=registry,
+    )
     if arguments.workdir:
         return arguments
     return dataclasses.replace(arguments, workdir=str(default_workdir(name, arguments.config)))
+
+
+def takes_default_preset(argv: list[str]) -> bool:
+    """Whether nothing in the flags of ``train.py`` says where the settings start from."""
+    given = _peek(argv)
+    return not (given.preset or given.config or _is_run(given.workdir))
+
+
+def _is_run(workdir: str) -> bool:
+    return bool(workdir) and (Path(workdir) / artifact.CONFIG).exists()
+
+
+def _peek(argv: list[str]) -> argparse.Namespace:
+    """The flags that decide what the others change."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--preset", "--config", "--workdir", "--loss"):
+        peek.add_argument(flag, default="")
+    peek.add_argument("--data", "--data.source", default="")
+    return peek.parse_known_args(argv)[0]
+
+
+def _description(start: str, *, show_all: bool) -> str:
+    """The top of the help: what the script does, after which flags and whose defaults this page shows."""
+    text = inspect.cleandoc(TrainArguments.__doc__).partition("\n\nAttributes:")[0]
+    summary, _, rest = text.partition("\n\n")
+    flags = (
+        "All flags are shown."
+        if show_all
+        else "The flags of every day are shown; --help-all shows every flag."
+    )
+    several = (
+        " Those by which several processes train one model begin with --distributed." if not show_all else ""
+    )
+    defaults = f"The defaults are those of {start}; --preset NAME --help shows those of another preset."
+    return f"{summary}\n\n{flags}{several} {defaults}\n\n{rest}"
 
 
 def _base_config(preset_name: str, config_file: str, workdir: str, source: str) -> tuple[Config, str]:
@@ -99,11 +146,18 @@ def _base_config(preset_name: str, config_file: str, workdir: str, source: str) 
         raise ValueError(f"--preset {preset_name} and --config {config_file} exclude each other; give one")
     if config_file:
         return read_config(config_file), Path(config_file).stem
-    stored = Path(workdir) / "config.json"
-    if workdir and not preset_name and stored.exists():
-        return read_config(stored), ""
+    if not preset_name and _is_run(workdir):
+        return read_config(Path(workdir) / artifact.CONFIG), ""
     name = preset_name or (DEMO_PRESET if source in ("", SIMULATED) else DEFAULT_PRESET)
     return preset(name), name
+
+
+def seen_excluded_in_run(argv: list[str]) -> bool:
+    """What a script's ``--exclude-seen`` is if not given: the setting of the run that ``--workdir`` names."""
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    peek.add_argument("--workdir", default="")
+    stored = Path(peek.parse_known_args(argv)[0].workdir) / artifact.CONFIG
+    return read_config(stored).evaluation.exclude_seen if stored.is_file() else True
 
 
 def _with_loss(config: Config, name: str) -> Config:
@@ -167,18 +221,21 @@ def _annotate(cls: type, name: str, kind: Any, hint: Any) -> Any:
             str,
             tyro.conf.arg(name="data", prefix_name=False, aliases=["--data.source"], metavar="NAME_OR_PATH"),
         ]
-    if cls is TrainArguments and name == "preset":
-        return Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")]
-    if cls is TrainArguments and name == "loss":
-        return Annotated[str, tyro.conf.arg(metavar="{" + ",".join(LOSSES) + "}")]
     return hint if cls is TrainArguments else kind
 
 
 @functools.cache
 def attribute_docs(cls: type) -> dict[str, str]:
-    """What the ``Attributes:`` section of a class's docstring says of each attribute, as one line."""
+    """What the ``Attributes:`` sections of a class and its bases say of each attribute, as one line."""
     docs: dict[str, str] = {}
-    lines = (cls.__doc__ or "").expandtabs().splitlines()
+    for base in reversed(cls.__mro__):
+        docs |= _attribute_docs(base.__doc__ or "")
+    return docs
+
+
+def _attribute_docs(docstring: str) -> dict[str, str]:
+    docs: dict[str, str] = {}
+    lines = docstring.expandtabs().splitlines()
     inside, indent, name = False, 0, ""
     for line in lines:
         depth = len(line) - len(line.lstrip())
@@ -197,9 +254,12 @@ def attribute_docs(cls: type) -> dict[str, str]:
 __all__ = [
     "DEFAULT_PRESET",
     "DEMO_PRESET",
+    "AsInRun",
     "TrainArguments",
     "attribute_docs",
     "config_registry",
     "default_workdir",
     "parse_train_arguments",
+    "seen_excluded_in_run",
+    "takes_default_preset",
 ]

@@ -98,6 +98,8 @@ def _calm_messages(errors: Console, *, debug: bool) -> None:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno <= logging.INFO and distributed.process_number():
+                return  # process 0 tells it
             word = "note" if record.levelno <= logging.INFO else record.levelname.lower()
             say(errors, f"[yellow]{word}:[/] {escape(record.getMessage())}")
 

@@ -1,6 +1,5 @@
 """Evaluates a run on its data; ``evaluate.py --help`` tells how."""
 
-import argparse
 import dataclasses
 import errno
 import json
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from arguments import AsInRun, seen_excluded_in_run
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
 from rich.console import Console
 from rich.markup import escape
@@ -16,8 +16,8 @@ from tables import make_table, print_metrics, print_table
 
 import jaxrec
 from jaxrec import artifact, distributed, processes
-from jaxrec.config import config_to_json, read_config
-from jaxrec.data.source import DataConfig, load_split
+from jaxrec.config import config_to_json
+from jaxrec.data.source import DataConfig, load_split, moved
 from jaxrec.data.splits import Split
 from jaxrec.distributed import DistributedConfig
 from jaxrec.models.popularity import PopularityRecommender
@@ -31,22 +31,24 @@ class EvaluateArguments:
 
     Attributes:
       workdir: directory of the run.
-      split: whose targets.
-      exclude_seen: whether items of the user's whole history are left out of the ranking; as in the run's training
-        if not given. Published numbers differ in this, and figures of the two kinds must not be compared.
-      data: where the data is now, if it has moved since the training; it must be the same data.
-      num_samples: draws averaged, of a model that can draw; 1 asks V-GenAtt for its mean.
+      split: the part whose targets are ranked.
+      exclude_seen: whether items of the user's whole history are left out of the ranking; if neither flag is given, as
+        in the run's configuration. Published numbers differ in this, and figures of the two kinds must not be compared.
+      data: where the data is now, if it has moved since the training; it must be the same data. If empty, where it was.
+      num_samples: for models that can draw (diffusion, V-GenAtt): how many draws are averaged for each user; 1 asks
+        V-GenAtt for its mean.
       popularity: also evaluate the popularity baseline.
-      out: a further JSON file for the result; it always lies in DIR/evaluations.
-      record: folder for a file that readme_tables.py makes a row of, such as experiments/results.
-      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
+      out: a further JSON file for the result, which is written to DIR/evaluations in any case; none if empty.
+      record: folder for a JSON file of the result from which readme_tables.py makes a row, such as
+        experiments/results; none if empty.
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
       distributed: several processes that share the work, each started with this command.
     """
 
     workdir: Annotated[str, tyro.conf.arg(metavar="DIR")]
     split: Literal["validation", "test"] = "test"
-    exclude_seen: bool = True
+    exclude_seen: AsInRun = True
     data: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = ""
     num_samples: int = 1
     popularity: bool = True
@@ -58,12 +60,8 @@ class EvaluateArguments:
 
 
 def parse_evaluate_arguments(argv: list[str]) -> EvaluateArguments:
-    """Reads the flags; seen items are treated as in the run's training unless a flag says otherwise."""
-    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    peek.add_argument("--workdir", default="")
-    stored = Path(peek.parse_known_args(argv)[0].workdir) / artifact.CONFIG
-    exclude_seen = read_config(stored).evaluation.exclude_seen if stored.is_file() else True
-    default = EvaluateArguments(workdir=tyro.MISSING, exclude_seen=exclude_seen)
+    """Reads the flags; seen items are treated as in the run's config unless a flag says otherwise."""
+    default = EvaluateArguments(workdir=tyro.MISSING, exclude_seen=seen_excluded_in_run(argv))
     return tyro.cli(EvaluateArguments, prog="python experiments/evaluate.py", args=argv, default=default)
 
 
@@ -80,9 +78,7 @@ def main(argv: list[str]) -> int:
     run = jaxrec.load(arguments.workdir)
     if arguments.record:
         check_recordable(run)
-    source = run.config.data
-    if arguments.data:
-        source = dataclasses.replace(source, source=arguments.data)
+    source = moved(run.config.data, arguments.data)
     with DownloadBar(console, source.source) as bar:
         split = processes.main_first(lambda: load_again(source, run, bar))
     part, exclude_seen = arguments.split, arguments.exclude_seen
@@ -138,7 +134,7 @@ def load_again(source: DataConfig, run: jaxrec.Run, bar: DownloadBar) -> Split:
     try:
         return load_split(source, progress=bar)
     except FileNotFoundError as error:
-        if source != run.config.data:
+        if source.source != run.config.data.source:
             raise
         raise FileNotFoundError(
             f"{error}: the run {run.workdir} was trained on it, so type this where that was, or give --data"

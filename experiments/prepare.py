@@ -17,6 +17,7 @@ from jaxrec.data.storage import check_replaceable
 
 Format = Literal["auto", "events", "sequences", "movielens", "amazon"]
 COLUMN_FLAGS = ("user", "item", "time", "rating")
+NEEDED = "(needed, except with --list)"
 CHOICE_FLAGS = ("min_rating", "duplicates")
 READING_FLAGS = ("header", "separator", "time_format", "missing")
 
@@ -31,31 +32,35 @@ class PrepareArguments:
 
     Attributes:
       data: a name of public data (movielens-1m; it is downloaded), or files (patterns too), read as one log.
-      out: the folder; a log prepared there before is replaced.
+      out: the folder to write; a log prepared there before is replaced.
       list: only list the public data sets, with their terms.
       format: events (one interaction a row: CSV, TSV, Parquet, JSON lines, .gz), sequences (user<TAB>item
         item item), movielens or amazon (the publishers' files); auto tells the first two apart by the name.
-      user: column of the user, by name, or with --no-header by place (0 is the first); guessed if empty.
-      item: column of the item; guessed if empty.
-      time: column of the time; guessed if empty, and without one the file's order counts.
+      user: column with the user's id, by name, or with --no-header by place (0 is the first); guessed if empty.
+      item: column with the item's id, by name or place as --user; guessed if empty.
+      time: column with the time, by name or place as --user; guessed if empty, and without such a column the file's
+        order counts.
       header: whether the first line of a text file names the columns; with --no-header give --user 0 --item 1
         and, if there are, --time and --rating.
-      separator: between the fields of a text file (\\t is a tab); found in its first line if empty.
-      time_format: form of the dates, such as %d.%m.%Y; numbers and ISO dates are understood if empty.
+      separator: character between the fields of a text file (\\t is a tab); found in its first line if empty.
+      time_format: how dates are written, such as %d.%m.%Y; if empty, numbers and ISO dates are understood.
       missing: what to do with rows without a user or an item: drop them, or stop with an error.
-      min_rating: interactions rated lower are left out; for files with ratings.
-      rating: column of the rating; guessed if empty.
-      duplicates: what to do with repeated interactions of a user with an item; first and last keep one.
-      items: file with titles and categories (item<TAB>title<TAB>categories), if any.
-      items_id: column of the item's id in that file; guessed if empty.
-      min_user: users with fewer interactions are dropped, until nothing changes; 1 keeps all.
-      min_item: items with fewer interactions are dropped, likewise.
+      min_rating: interactions rated lower are left out, in files with ratings; None keeps all.
+      rating: column with the rating, by name or place as --user; guessed if empty.
+      duplicates: what to do with repeated interactions of a user with an item: keep all, with a warning (warn) or
+        without (keep), or only the first or the last of them.
+      items: file with titles and categories (item<TAB>title<TAB>categories); none if empty.
+      items_id: name of the column with the item's id in that file; guessed if empty.
+      min_user: users with fewer interactions are dropped (1 keeps all); repeated, in turn with --min-item, until
+        nothing more drops.
+      min_item: items with fewer interactions are dropped (1 keeps all); repeated, in turn with --min-user, until
+        nothing more drops.
       name: what the log is called in results; the file's name if empty.
       debug: show the full traceback of an error.
     """
 
-    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME_OR_FILES")] = ()
-    out: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME_OR_FILES", help_behavior_hint=NEEDED)] = ()
+    out: Annotated[str, tyro.conf.arg(metavar="DIR", help_behavior_hint=NEEDED)] = ""
     list: bool = False
     format: Format = "auto"
     user: str = ""

@@ -20,7 +20,7 @@ from jaxrec import distributed, processes
 from jaxrec.data.histories import known_items
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.item_readers import read_item_ids
-from jaxrec.data.source import DataConfig, read_log
+from jaxrec.data.source import DataConfig, kind_without_columns, read_log
 from jaxrec.data.tables import open_table
 from jaxrec.distributed import DistributedConfig
 
@@ -39,22 +39,25 @@ class RecommendArguments:
         or a folder made by prepare.py; users and items under your own ids. Users need not be those of the
         training.
       out: where the lists go: .csv, .tsv, .jsonl (each also .gz) or .parquet.
-      k: longest list.
-      exclude_seen: whether items of the user's whole history are left out.
+      k: length of the lists; one is shorter where fewer items are left to choose from.
+      exclude_seen: whether items of the user's whole history are left out of the lists. Lists for people leave them
+        out unless told otherwise, whatever the run's evaluation does.
       candidates: a file with the only items to choose from: .txt with one id a line, or any table with a
-        column of items.
-      candidates_id: column of the item's id in that table; if empty, that of the training data, or guessed.
+        column of items; if empty, the whole catalogue.
+      candidates_id: name of the column with the item's id in that table; if empty, the training data's, or guessed.
       on_unknown: what to do with items in the histories that the model does not know: leave them out silently
         or with a warning, or stop.
       with_titles: add a column with titles.
-      num_samples: draws averaged, of a model that can draw; 1 asks V-GenAtt for its mean.
+      num_samples: for models that can draw (diffusion, V-GenAtt): how many draws are averaged for each user; 1 asks
+        V-GenAtt for its mean.
       with_spread: add a column spread, the standard deviation of each score over the draws.
-      user: column of the user in the histories; if empty, that of the training data, or guessed.
-      item: column of the item; likewise.
-      time: column of the time; likewise, and without one the file's order counts.
-      batch_size: users computed at once; 0 is the run's own.
-      portion: users written at once; bounds the memory taken.
-      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
+      user: name of the histories' column with the user's id; if empty, the training data's, or guessed.
+      item: name of the histories' column with the item's id; if empty, the training data's, or guessed.
+      time: name of the histories' column with the time; if empty, the training data's, or guessed; without such a
+        column the file's order counts.
+      batch_size: how many users are computed at once; 0 takes the run's own (evaluation.batch_size).
+      portion: how many users' lists are written at once; bounds the memory taken.
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
       distributed: several processes that share the work, each started with this command.
     """
@@ -122,9 +125,15 @@ def read_histories(trained_on: DataConfig, arguments: RecommendArguments) -> Int
     there = column_names(Path(arguments.histories))
     columns = {}
     for role in ("user", "item", "time"):
-        former = getattr(trained_on, role)
-        columns[role] = getattr(arguments, role) or (former if former in there else "")
-    return read_log(dataclasses.replace(trained_on, source=arguments.histories, items="", **columns))
+        former, given = getattr(trained_on, role), getattr(arguments, role)
+        if given and (kind := kind_without_columns(arguments.histories)):
+            raise ValueError(
+                f"--{role} {given} has no effect: {arguments.histories} is {kind}, which has no columns to name; leave"
+                " it out"
+            )
+        columns[role] = given or (former if former in there else "")
+    source = dataclasses.replace(trained_on, source=arguments.histories, items="", items_id="", **columns)
+    return read_log(source)
 
 
 def column_names(path: Path) -> list[str]:

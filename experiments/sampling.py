@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from arguments import AsInRun, seen_excluded_in_run
 from benchmarks.device import environment
 from benchmarks.report import describe_environment, markdown_table
 from commands import shown_path
@@ -18,7 +19,7 @@ from tables import describe_protocol, make_table, print_table
 import jaxrec
 from jaxrec import artifact
 from jaxrec.config import config_to_json
-from jaxrec.data.source import load_split
+from jaxrec.data.source import load_split, moved
 from jaxrec.data.splits import Split
 from jaxrec.models.denoising import DenoisingRecommender
 
@@ -37,17 +38,18 @@ class SamplingArguments:
 
     Attributes:
       workdir: directory of a run of a diffusion recommender.
-      steps: numbers of reverse steps, separated by commas; those above the schedule's T are refused.
-      samples: numbers of samples whose estimates are averaged.
-      samplers: ddpm, ddim.
-      uncertainties: λ at inference, by which the noised target is seen; empty is the run's. A run that has learned
-        how much it sees has none.
-      split: whose targets.
-      exclude_seen: whether items of the user's whole history are left out of the ranking.
-      data: where the data is now, if it has moved since the training; it must be the same data.
-      timed: whether each evaluation is done a second time, compiled, for the users a second.
-      record: folder for sampling-DATA-RUN.json, such as experiments/results.
-      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
+      steps: how many reverse steps to take: numbers separated by commas, at most the schedule's T.
+      samples: how many samples are averaged for each user: numbers separated by commas.
+      samplers: which samplers, separated by commas: ddpm, ddim.
+      uncertainties: values of λ, how much of the noised target is seen, separated by commas; the run's own if empty. A
+        run that has learned how much it sees (visibility learned) has none.
+      split: the part whose targets are ranked.
+      exclude_seen: whether items of the user's whole history are left out of the ranking; if neither flag is given, as
+        in the run's configuration.
+      data: where the data is now, if it has moved since the training; it must be the same data. If empty, where it was.
+      timed: do each evaluation a second time, its programs compiled, to measure users a second.
+      record: folder for sampling-DATA-RUN.json, such as experiments/results; none if empty.
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
     """
 
@@ -57,7 +59,7 @@ class SamplingArguments:
     samplers: Annotated[str, tyro.conf.arg(metavar="NAME,NAME")] = "ddpm"
     uncertainties: Annotated[str, tyro.conf.arg(metavar="X,X")] = ""
     split: Literal["validation", "test"] = "validation"
-    exclude_seen: bool = True
+    exclude_seen: AsInRun = True
     data: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = ""
     timed: bool = True
     record: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
@@ -91,9 +93,15 @@ class ReverseProcess:
         return dataclasses.replace(run, recommender=dataclasses.replace(run.recommender, **changes))
 
 
+def parse_sampling_arguments(argv: list[str]) -> SamplingArguments:
+    """Reads the flags; seen items are treated as in the run's config unless a flag says otherwise."""
+    default = SamplingArguments(workdir=tyro.MISSING, exclude_seen=seen_excluded_in_run(argv))
+    return tyro.cli(SamplingArguments, prog="python experiments/sampling.py", args=argv, default=default)
+
+
 def main(argv: list[str]) -> int:
     """Evaluates each reverse process and shows them side by side; returns the exit code."""
-    arguments = tyro.cli(SamplingArguments, prog="python experiments/sampling.py", args=argv)
+    arguments = parse_sampling_arguments(argv)
     if arguments.cache:
         keep_compiled_programs()
     console = make_console()
@@ -112,9 +120,7 @@ def main(argv: list[str]) -> int:
         )
     ways = reverse_processes(arguments, run.recommender.uncertainty)
     variants = [way.of(run) for way in ways]  # refuses what cannot be before any work
-    source = run.config.data
-    if arguments.data:
-        source = dataclasses.replace(source, source=arguments.data)
+    source = moved(run.config.data, arguments.data)
     with DownloadBar(console, source.source) as bar:
         split = load_split(source, progress=bar)
     rows, card = [], {}
@@ -124,7 +130,7 @@ def main(argv: list[str]) -> int:
         say(console, "  ".join(f"{name} {cell}" for name, cell in cells_of(row, config).items()))
     content = {
         "kind": KIND,
-        "command": f"python experiments/sampling.py {shown_flags(arguments)}",
+        "command": f"python experiments/sampling.py {shown_flags(arguments, run.config.evaluation.exclude_seen)}",
         "model": run.workdir.name,
         "config": config,
         "environment": environment(),
@@ -222,8 +228,13 @@ def show(console: Console, content: dict[str, Any]) -> None:
     print_table(console, f"{escape(content['model'])}: {describe_protocol(content['protocol'])}", table)
 
 
-def shown_flags(arguments: SamplingArguments) -> str:
-    """The flags that decide the figures."""
+def shown_flags(arguments: SamplingArguments, of_the_run: bool) -> str:
+    """The flags that decide the figures.
+
+    Args:
+      arguments: all flags.
+      of_the_run: the run's own ``exclude_seen``, for which no flag is needed.
+    """
     flags = [f"--workdir {shown_path(arguments.workdir)}"]
     for field in dataclasses.fields(SamplingArguments):
         value = getattr(arguments, field.name)
@@ -232,8 +243,9 @@ def shown_flags(arguments: SamplingArguments) -> str:
             and value != field.default
         ):
             flags.append(f"--{field.name} {value}")
-    switches = {"--no-exclude-seen": arguments.exclude_seen, "--no-timed": arguments.timed}
-    return " ".join([*flags, *(flag for flag, on in switches.items() if not on)])
+    if arguments.exclude_seen != of_the_run:
+        flags.append("--exclude-seen" if arguments.exclude_seen else "--no-exclude-seen")
+    return " ".join([*flags, *([] if arguments.timed else ["--no-timed"])])
 
 
 def readme_table(content: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import csv
 import importlib.util
 from pathlib import Path
 
-from arguments import parse_train_arguments
+from arguments import parse_train_arguments, takes_default_preset
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say, script_path
 from rich.console import Console
 from rich.markup import escape
@@ -36,6 +36,8 @@ def main(argv: list[str]) -> int:
     say(console, f"[bold]data[/] {escape(describe_split(split))}")
     record = TrainingRecord(workdir, arguments.preset, argv)
     say(console, f"[bold]run[/]  {escape(str(workdir))}: {describe_model(config, record.preset)}")
+    if takes_default_preset(argv):
+        say(console, default_preset_note(arguments.preset))
     run = jaxrec.fit(config, split, workdir, reporter=Several(record, *reporters(console, workdir)))
     if run.interrupted:
         say(console, f"stopped and saved; to go on: {command('train.py', workdir)}")
@@ -53,6 +55,11 @@ def reporters(console: Console, workdir: Path) -> list[Reporter]:
     if importlib.util.find_spec("tensorboard"):
         found.append(TensorBoard(workdir / "tensorboard"))
     return found
+
+
+def default_preset_note(name: str) -> str:
+    """That nobody has chosen the preset, and how one does."""
+    return f"[yellow]note:[/] {name} is the default preset; --preset sasrec takes another one, --help names them all"
 
 
 def describe_split(split: Split) -> str:

@@ -89,7 +89,7 @@ def fit_attention(
       targets: ``[..., L, L]``, each row a distribution over the keys up to itself.
       channels: C, of a head; for providers without queries and keys, 2C is the width of the inputs.
       key: draws the initial parameters and the noise of a stochastic provider.
-      num_steps: of Adam.
+      num_steps: how many steps Adam takes.
       learning_rate: at the start.
 
     Raises:

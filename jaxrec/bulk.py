@@ -75,7 +75,7 @@ def recommend_histories(
       offsets: int64 ``[n + 1]``.
       request: what is asked for.
       item_counts: ``[num_items + 1]`` interactions of each item in the training part.
-      key: of a stochastic model.
+      key: random key, for a stochastic model.
       mesh: devices that share the work, see ``jaxrec.recommend``; each process of several gets all lists.
     """
     mesh = several_devices(mesh)

@@ -46,9 +46,9 @@ class EvaluationConfig:
     """How a model is evaluated.
 
     Attributes:
-      exclude_seen: whether items of the whole history are left out of the ranking; also decides which
+      exclude_seen: whether items of the user's whole history are left out of the ranking; also decides which
         validation NDCG@10 chooses the checkpoint.
-      batch_size: users of one dispatch, of all devices together; ``None`` takes 256 on CPUs, and 2,048 for each
+      batch_size: users ranked at once, by all devices together; ``None`` takes 256 on CPUs, and 2,048 for each
         device of another kind, fewer where the histories are long.
     """
 
@@ -67,11 +67,11 @@ class Config:
     Attributes:
       model: the recommender; ``num_items`` is filled from the data.
       data: where the log comes from, and how it is filtered and split.
-      train: how long and in what portions.
+      train: how long and in what portions the model is trained.
       optimizer: how parameters are updated.
       parallel: how work is spread over devices.
-      evaluation: how validation and test are done.
-      seed: of initialisation, order of the data, dropout and noise.
+      evaluation: how the model is evaluated, in validation and test.
+      seed: decides initial parameters, the order of the data, dropout and noise; 0 to 2**31 - 1.
     """
 
     model: Model = EncoderRecommender()

@@ -24,11 +24,11 @@ class DistributedConfig:
     """How this process finds the others; with the defaults it is alone.
 
     Attributes:
-      coordinator: address ``host:port`` of process 0, which the others can reach.
-      processes: how many there are.
-      process_index: which of them this one is, from 0.
-      auto: let jax find all that (Slurm, Open MPI, GKE and Cloud TPU pods).
-      timeout: seconds to wait for the others at the start.
+      coordinator: address of process 0, HOST:PORT, which the others can reach; empty: this process is alone.
+      processes: how many processes there are; 0: this process is alone.
+      process_index: which of the processes this one is, from 0; -1: this process is alone.
+      auto: let jax find coordinator, processes and process_index (Slurm, Open MPI, GKE and Cloud TPU pods).
+      timeout: seconds to wait for the other processes at the start.
 
     Raises:
       ValueError: one part is missing, or out of range.

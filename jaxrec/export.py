@@ -54,7 +54,7 @@ def exported_recommend(
       params: its parameters.
       item_counts: ``[num_items + 1]`` interactions of each item in the training part.
       k: length of the lists.
-      platforms: for which the program is lowered.
+      platforms: the platforms for which the program is lowered.
     """
     params, recommender = jax.tree.map(np.asarray, params), _for_any_platform(recommender)
     allowed = trained_items(recommender, item_counts)

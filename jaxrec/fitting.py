@@ -33,13 +33,13 @@ def fit(
     """Trains a model, chooses the checkpoint by validation NDCG@10, and returns it as a run.
 
     With a ``workdir`` the run is saved there, and a run that was cut off, at whatever moment, goes on
-    from its last checkpoint to the same result; one that is complete is only read, also where nothing can be written.
+    from its last checkpoint to the same result; a complete run is loaded without writing.
 
     Several processes (``jaxrec.distributed``) call it alike, with one ``workdir`` that all reach, and train one
-    model; process 0 alone is told of the progress.
+    model; only process 0 reports progress.
 
     Args:
-      config: of model, optimizer and training; its ``data`` section is not read, only kept.
+      config: settings of model, optimizer and training; its ``data`` section is kept, but not read.
       split: the data.
       workdir: directory of the run; ``None`` keeps nothing.
       reporter: told of the progress, see ``jaxrec.train.logging``.
@@ -131,11 +131,11 @@ def plan_training(
     """The training windows of a config, and the order in which they come.
 
     Args:
-      config: of training.
-      recommender: whose ``max_length`` and ``target_positions`` decide the windows.
+      config: its ``train`` section and seed count.
+      recommender: its ``max_length`` and ``target_positions`` decide the windows.
       starts: int64 ``[U]``, where each user's training items begin in the flat log.
       ends: int64 ``[U]``, where they end (one past).
-      num_devices: that share the rows of a batch.
+      num_devices: how many devices share the rows of a batch.
 
     Raises:
       ValueError: no user has two training items.

@@ -26,7 +26,7 @@ def table_split_over(axis: str | None) -> Iterator[None]:
     """Declares, for what is traced inside the block (or the decorated function), how item tables are held.
 
     Args:
-      axis: of ``shard_map``, over which their rows are split; ``None`` says that each device has all of them.
+      axis: axis of ``shard_map`` over which their rows are split; ``None`` says that each device has all of them.
     """
     token = _axis.set(axis)
     try:

@@ -87,10 +87,10 @@ class SoftmaxLoss:
     """Cross-entropy of the softmax over all items: exact, and never holding all logits at once.
 
     Attributes:
-      dtype: operands of the matrix products (bfloat16 on accelerators); sums are always float32.
-      block: tokens of one block; ``None`` chooses by the size of the catalogue.
-      chunk: rows of the table of one tile; ``None`` chooses: the whole table if a block of tokens
-        against it is small (three matrix products in all), else tiles (four, and bounded memory).
+      dtype: type of the matrix products' operands; ``bfloat16`` is fast on accelerators. Sums are always float32.
+      block: how many targets are compared with the table at once; ``None`` chooses by the size of the catalogue.
+      chunk: how many rows of the item table are taken at once; ``None`` chooses: the whole table if the logits of a
+        block are small (three matrix products in all), else tiles (four, and bounded memory).
     """
 
     dtype: ComputeType = "float32"
@@ -138,11 +138,13 @@ class SampledSoftmaxLoss:
     that is the token's own target is dropped. The batch is the whole one: each device sees the targets of all.
 
     Attributes:
-      num_negatives: uniform draws from the catalogue; at least 1 unless ``in_batch``.
-      logq: whether scores are corrected.
-      in_batch: whether the batch's targets are candidates.
-      dtype: operands of the matrix product; sums are always float32.
-      block: tokens of one block, whose logits are made again in the backward pass; ``None`` chooses by device.
+      num_negatives: how many candidates are drawn, uniformly, from the catalogue for each batch; at least 1 unless
+        ``in_batch``.
+      logq: whether scores are corrected for how often an item is expected among the candidates.
+      in_batch: whether the batch's targets are candidates too.
+      dtype: type of the matrix product's operands; sums are always float32.
+      block: how many targets are compared with the candidates at once, their logits being computed again in the
+        backward pass; ``None`` chooses by device.
     """
 
     num_negatives: int = 512
@@ -206,8 +208,8 @@ class _NegativeSampling:
     not avoided.
 
     Attributes:
-      num_negatives: draws for each token.
-      block: tokens whose negatives are gathered at once; ``None`` chooses by memory.
+      num_negatives: how many items are drawn for each target.
+      block: how many targets have their negatives gathered at once; ``None`` chooses by memory.
     """
 
     num_negatives: int = 1
@@ -251,7 +253,7 @@ class GeneralizedBinaryLoss(_NegativeSampling):
     t = 1 undoes the overconfidence of sampling fully.
 
     Attributes:
-      t: calibration, 0 to 1.
+      t: calibration, 0 (plain binary cross-entropy) to 1 (undoes all overconfidence).
     """
 
     num_negatives: int = 256

@@ -21,10 +21,11 @@ class ParallelConfig:
     """How work is spread over devices.
 
     Attributes:
-      mode: ``jit`` (of ``shard_map`` over a mesh with named shardings), or ``pmap``.
-      devices: devices that take part; 0 takes all there are.
-      model_devices: over how many of them the rows of the item table and of its optimizer state are split;
-        the others repeat that layout. 1 keeps the table whole on each.
+      mode: how the training step is compiled for the devices: ``jit`` (of ``shard_map`` over a mesh with named
+        shardings), or ``pmap`` (one process, whole item table).
+      devices: how many devices take part; 0 takes all there are.
+      model_devices: over how many of the devices the rows of the item table and of its optimizer state are split;
+        groups of so many hold the whole table together. 1 keeps the table whole on every device.
 
     Raises:
       ValueError: a number is out of range, the devices do not divide, or ``pmap`` with a split table.

@@ -58,7 +58,7 @@ def negative_sampling_loss(
 
     Args:
       loss: turns scores into losses.
-      num_items: of the catalogue.
+      num_items: how many items the catalogue has.
       axis: mesh axis over which the rows of ``items`` are split, see ``item_table``; the total's cotangent must
         then be the same on all its devices.
       query: ``[N, Q]``, this device's tokens.

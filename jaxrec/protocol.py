@@ -14,16 +14,16 @@ class ProtocolCard:
 
     Attributes:
       data: name of the log.
-      fingerprint: of its ordered sequences, after filtering.
-      users: of the log.
-      items: of the log, all of them candidates.
-      interactions: of the log.
+      fingerprint: hash of the log's ordered sequences, after filtering.
+      users: how many users the log has.
+      items: how many items the log has, all of them candidates.
+      interactions: how many interactions the log has.
       split: how it was split.
       part: ``validation`` or ``test``.
       exclude_seen: whether items of the whole history were left out of the ranking.
       candidates: what was ranked.
       ties: how equal scores were ranked.
-      seed: of the run.
+      seed: the run's seed.
       chosen_by: what chose the checkpoint, see ``chosen_by``.
       num_samples: draws averaged for a stochastic model.
       jaxrec: version.

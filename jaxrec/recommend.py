@@ -142,6 +142,18 @@ class _Settings(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _recommend(recommender, settings, params, items, key, exclude, candidates, allowed):
+    """``recommend``, compiled: ``TopK`` of ``[B, k]`` arrays from histories ``items`` ``[B, L]``.
+
+    Args:
+      recommender: the model.
+      settings: what else is static.
+      params: its parameters.
+      items: ``[B, L]`` int32 histories.
+      key: random key of the draws; ``None`` for models that draw nothing.
+      exclude: ``[B, S]`` int32 items to leave out, or ``None``.
+      candidates: ``[C]`` or, each row's own, ``[B, C]`` int32, or ``None`` for all items.
+      allowed: ``[V]`` bool rows of the catalogue that may be recommended, or ``None``.
+    """
     key = jax.random.key(0) if key is None else key
     mesh, rows = settings.mesh, items.shape[0]
     if mesh is None:
@@ -226,7 +238,7 @@ def recommend(
       params: its parameters.
       items: ``[B, L]`` int32 histories, right-aligned, 0 is padding, L at most ``recommender.max_length``.
       k: length of the lists.
-      key: of a stochastic recommender; ``None`` is ``jax.random.key(0)``. The same key gives a history the
+      key: random key, for a stochastic recommender; ``None`` is ``jax.random.key(0)``. The same key gives a history the
         same list in any batch.
       exclude: ``[B, S]`` int32 items to leave out of each row's list, 0 is nothing: the whole history,
         also where it is longer than L.

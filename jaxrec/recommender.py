@@ -18,7 +18,8 @@ class LossOutput(NamedTuple):
     Attributes:
       total: scalar float32, the sum of the weighted losses (penalties included).
       weight: scalar float32, the sum of the weights; the loss is ``total / weight``.
-      metrics: scalars float32, each again a sum to be divided by ``weight``.
+      metrics: figures for the log by name, such as parts of the loss: scalars float32, each again a sum that is
+        divided by ``weight``.
     """
 
     total: Array
@@ -56,7 +57,19 @@ class Recommender(Protocol):
     def loss(
         self, params: Params, batch: SequenceBatch, key: PRNGKey, *, step: Array | int = 0
     ) -> LossOutput:
-        """The training loss of a batch; ``step`` is the optimizer step, for warm-ups."""
+        """The training loss of a batch.
+
+        Args:
+          params: parameters.
+          batch: rows ``[B, L]``; under several devices, those of this device.
+          key: the step's key, from which everything random in training is drawn: dropout, latent variables, noise
+            and negatives. The draws of a row follow its place in the whole batch.
+          step: the optimizer step, for warm-ups.
+
+        Returns:
+          Sums over the batch. ``metrics`` are parts of the loss to be logged, such as the loss without penalties and
+          each penalty; they take no part in the gradient.
+        """
         ...
 
     def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
@@ -76,17 +89,19 @@ class Recommender(Protocol):
 
 
 def drawing(recommender: Recommender) -> Recommender:
-    """The recommender that several samples are asked of: it draws at inference all that it has learned to draw.
+    """The variant of a recommender that draws at inference, for averages over several samples; else itself.
 
-    A recommender that by itself answers with a mean may offer one through a method ``drawing()``.
+    A recommender that answers with the mean of a distribution it has learned (V-GenAtt) offers that variant through a
+    method ``drawing()``.
     """
     return recommender.drawing() if hasattr(recommender, "drawing") else recommender
 
 
 def constant_columns(recommender: Recommender) -> int:
-    """Columns of the ranking space before those that tell what an item is like; a recommender may have them.
+    """How many leading columns of the ranking vectors do not describe the item; 0 for most recommenders.
 
-    They hold parts of the score, such as a norm, that would spoil the angle between two items.
+    They hold other parts of the score, such as the norm in STOSA's distances, and are left out where items are
+    compared with each other by angle.
     """
     return getattr(recommender, "constant_columns", 0)
 

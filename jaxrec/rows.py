@@ -26,7 +26,7 @@ def rows_split_over(axes: str | tuple[str, ...] | None) -> Iterator[None]:
     block replaces an outer one. What is traced inside must not be taken from jit's cache outside.
 
     Args:
-      axes: of ``shard_map`` or ``pmap``; ``None`` or ``()`` says that each device sees the whole batch.
+      axes: axes of ``shard_map`` or ``pmap``; ``None`` or ``()`` says that each device sees the whole batch.
     """
     names = (axes,) if isinstance(axes, str) else tuple(axes or ())
     token = _row_axes.set(names)

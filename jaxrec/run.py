@@ -114,7 +114,7 @@ class Run:
         ``targets_never_trained`` says how many targets are such items.
 
         Args:
-          part: whose targets.
+          part: the part whose targets are ranked.
           exclude_seen: whether the whole history is left out of the ranking; ``None`` is the config's.
           split: the data, for a run loaded without; its fingerprint must be that of the training data.
           num_samples: draws averaged, of a model that can draw; 1 asks one that draws on request only (V-GenAtt)

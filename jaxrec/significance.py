@@ -26,7 +26,7 @@ def bootstrap_intervals(
       values: each user's value of each metric, ``[n]``.
       resamples: draws of n users with replacement.
       level: share of the draws inside the interval.
-      seed: of the draws.
+      seed: seed of the draws.
     """
     number = len(next(iter(values.values()), ()))
     if number > MOST_RESAMPLED:
@@ -83,7 +83,7 @@ def paired_test(
       first: ``[n]`` values of one model, a user each.
       second: ``[n]`` values of the other, the same users in the same order.
       resamples: random assignments of signs; the smallest p-value is 1 / (resamples + 1).
-      seed: of the draws.
+      seed: seed of the draws.
 
     Raises:
       ValueError: if the values are not of the same users (number).

@@ -35,7 +35,7 @@ class Plan(NamedTuple):
       num_items: rows 1 to ``num_items`` of the whole table are items, the others are masked.
       block: tokens of one block.
       chunk: rows of the table of one tile; ``None`` computes by tokens.
-      dtype: of the operands of the matrix products; they are always summed in float32.
+      dtype: type of the matrix products' operands; they are always summed in float32.
       table_axis: mesh axis over which the rows of the table are split in equal, consecutive parts.
     """
 
@@ -169,10 +169,10 @@ def _by_tokens(
 
 
 def _chunk_of(plan: Plan, table: Array, index: Array | int) -> tuple[Array, Array]:
-    """Chunk ``index`` of the table and which of its rows belong to it.
+    """Rows of chunk ``index`` of the table, ``[chunk, Q]`` in the plan's dtype, and the first one's place, int32.
 
-    The last chunk is shifted back to lie inside the table; rows that the chunk before it already
-    covered are turned off.
+    The last chunk is shifted back to lie inside the table; ``_chunk_logits`` turns off the rows that the chunk
+    before it already covered.
     """
     start = jnp.minimum(index * plan.chunk, table.shape[0] - plan.chunk)
     rows = jax.lax.dynamic_slice_in_dim(table, start, plan.chunk).astype(plan.dtype)
@@ -180,6 +180,7 @@ def _chunk_of(plan: Plan, table: Array, index: Array | int) -> tuple[Array, Arra
 
 
 def _chunk_logits(plan: Plan, part: Array, table: Array, rows: Array, start: Array, index: Array) -> Array:
+    """``[block, chunk]`` float32 scores of a block of tokens; -inf for rows of the chunk before, and for no items."""
     logits = _logits(plan, part, rows, first_row(plan.table_axis, table) + start)
     return jnp.where(start + jnp.arange(plan.chunk) >= index * plan.chunk, logits, -jnp.inf)
 
@@ -269,6 +270,11 @@ def softmax_cross_entropy(plan: Plan, query: Array, table: Array, targets: Array
 
 
 def _forward(plan, query, table, targets, weights, with_gradient=True):
+    """The weighted sum, a float32 scalar, and what ``_backward`` needs: each token's loss ``[N]`` and a residual.
+
+    The residual is, by tokens, the gradients for query ``[N, Q]`` and table ``[V, Q]`` (``None`` without
+    ``with_gradient``); by items, the arguments and the log-sum-exps ``[P]``.
+    """
     if plan.chunk is None:
         losses, residual = _by_tokens(plan, query, table, targets, weights, with_gradient)
     else:
@@ -279,6 +285,7 @@ def _forward(plan, query, table, targets, weights, with_gradient=True):
 
 
 def _backward(plan, saved, cotangent):
+    """Gradients for query ``[N, Q]``, table ``[V, Q]``, targets (none) and weights ``[N]``, times a scalar."""
     losses, residual = saved
     if plan.chunk is None:
         to_query, to_table = ((gradient * cotangent).astype(gradient.dtype) for gradient in residual)

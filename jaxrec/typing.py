@@ -13,7 +13,7 @@ Q  width of the ranking space (``Recommender.query`` and ``.items``)
 V  rows of the item table: padding (row 0), the items, rows up to a multiple of 128
 K  length of a recommendation list
 T  diffusion steps
-S  steps of one dispatch, or the length of an exclusion list (said where used)
+S  optimizer steps of one call, or the length of an exclusion list (said where used)
 Z  width of a latent variable
 =  ==================================================================
 """

@@ -73,7 +73,7 @@ def run_here(script: str, *arguments: object, capsys: pytest.CaptureFixture) -> 
 def assert_one_sentence(outcome: Outcome, *words: str, code: int = 2) -> None:
     """The command failed with one line on standard error that holds all these words."""
     assert outcome.code == code, outcome
-    lines = [line for line in outcome.err.splitlines() if not line.startswith("warning:")]
+    lines = [line for line in outcome.err.splitlines() if not line.startswith(("warning:", "note:"))]
     assert len(lines) == 1, outcome.err
     assert lines[0].startswith("error: ")
     for word in words:

@@ -89,6 +89,13 @@ def test_wrong_column(train, tmp_path):
     )
 
 
+@pytest.mark.parametrize("role", ["user", "item", "time"])
+def test_a_column_that_would_not_be_read(train, role, tmp_path):
+    path = tmp_path / "log.seq.txt"
+    path.write_text("ann\ta b c d\n")
+    assert_one_sentence(train("--data", path, f"--data.{role}", "x"), f"data.{role}", str(path), "sequences")
+
+
 def test_columns_that_cannot_be_guessed(train, tmp_path):
     path = write_log(tmp_path / "log.csv", header="a,b,c")
     assert_one_sentence(train("--data", path), str(path), "a, b, c")

@@ -69,42 +69,44 @@ class Settings:
     stopped goes on; new rows take the place of old ones of the same case and machine.
 
     Attributes:
-      presets: models to train and to recommend with.
-      data: embedded, named or own data, as for train.py.
-      sections: training, recommend, pipeline, prepare, softmax, diffusion, peers; all if empty.
+      presets: names of the presets whose models are trained and recommend.
+      data: the log, as for train.py: simulated, the name of a public data set, a file or a prepared folder.
+      sections: what is measured: training, recommend, pipeline, prepare, softmax, diffusion, peers; all if empty.
       devices: numbers of devices to train on; on a CPU more than one are fake ones.
-      model_devices: over how many of them the item table is split.
-      modes: of spreading work over devices.
-      dtypes: compute types.
-      steps: optimizer steps of one dispatch; the preset's if empty.
-      batch_targets: targets of one optimizer step; the preset's if empty.
+      model_devices: numbers of devices over which the item table is split; each must divide one of --devices.
+      modes: how the training step is compiled for the devices: jit (of shard_map) or pmap.
+      dtypes: types in which the models compute.
+      steps: numbers of optimizer steps in one call of the compiled program; the preset's if empty.
+      batch_targets: sizes of a training batch in positions, padding included; the preset's if empty.
       feeds: where batches are made: on the host (Grain), on the device, or as train.py chooses (auto).
-      max_length: newest items that are read; 0 is the preset's.
-      width: D; 0 is the preset's.
-      num_layers: 0 is the preset's.
+      max_length: how many items of a history the models read, the newest ones; 0 is the preset's.
+      width: width D of the models; 0 is the preset's.
+      num_layers: how many blocks the models have; 0 is the preset's.
       fused: dot-product attention mixes values and softmax in one operation (flash attention on NVIDIA GPUs).
-      epochs: measured after one that warms up.
-      repeats: of every other measurement, at most (each stops after a minute).
-      one_user_repeats: recommendations for one user, of which the percentiles are.
-      bulk_users: that get lists at once; 0 is all.
-      simulated_users: of the embedded data.
-      simulated_items: of the embedded data.
-      threads: of the Grain pipeline.
-      prepare_rows: interactions of the logs that are prepared.
-      softmax_items: sizes of the catalogue under the full softmax.
-      sampled_items: sizes of the catalogue under the sampled softmax.
-      softmax_widths: D of the item table.
-      softmax_batch: sequences of the batch.
-      softmax_length: their length.
-      diffusion_users: that get lists by the reverse process, in the section diffusion.
-      peers: other libraries that train SASRec on the same data.
-      gsasrec_folder: a clone of the code beside the gSASRec paper (github.com/asash/gSASRec-pytorch).
-      peers_python: interpreter that they are installed for; this one if empty.
-      peer_epochs: of a peer; the first one counts.
-      peer_users: that get lists, one by one, from a peer; 0 is as many as one_user_repeats.
-      product_size: of the matrix product that gives the device's peak; 0 is 2,048 on a CPU, else 8,192.
-      trace: folder for a profile (jax.profiler) of one call of each training step.
-      json: file (or folder) for the records; tables as Markdown and plots go beside it.
+      epochs: how many epochs of training are measured, after one that warms up.
+      repeats: how often every other measurement is repeated, at most; one stops after a minute, if not sooner.
+      one_user_repeats: how many recommendations for a single user are timed one by one, for the percentiles.
+      bulk_users: for how many users at once recommendations are timed; 0 takes all users of the log.
+      simulated_users: how many users the simulated data has.
+      simulated_items: how many items the simulated data has.
+      threads: numbers of threads of the Grain pipeline, in the section pipeline.
+      prepare_rows: numbers of interactions in the logs that are read and prepared, in the section prepare.
+      softmax_items: sizes of the catalogue under the full softmax, in the section softmax.
+      sampled_items: sizes of the catalogue under the sampled softmax, in the section softmax.
+      softmax_widths: widths D of the item table, in the section softmax.
+      softmax_batch: how many sequences are in a batch, in the section softmax.
+      softmax_length: how many positions each of these sequences has.
+      diffusion_users: for how many users lists are made by the reverse process, in the section diffusion.
+      peers: other libraries that train SASRec on the same data, in the section peers.
+      gsasrec_folder: folder of a clone of the gSASRec paper's code (github.com/asash/gSASRec-pytorch), which the peer
+        gsasrec needs.
+      peers_python: path of the Python interpreter that the peers are installed for; this one if empty.
+      peer_epochs: for how many epochs a peer trains; the first one counts.
+      peer_users: for how many users, one by one, a peer makes lists; 0 is as many as --one-user-repeats.
+      product_size: rows and columns of the matrix product that gives the device's peak; 0 is 2048 on a CPU, else
+        8192.
+      trace: folder for a profile (jax.profiler) of one call of each training step; none if empty.
+      json: file (or folder) for the records; tables as Markdown and plots go beside it; none if empty.
       again: measure also what the file holds already.
       quick: everything tiny: does it run? The figures mean nothing.
       debug: show the full traceback of an error.

@@ -33,27 +33,28 @@ class CompareArguments:
       more_items: NAME=FILE, the file of titles and categories of a further log, NAME being its file or name without
         folder and ending. Repeatable.
       presets: names of presets and variants, separated by commas.
-      seeds: separated by commas; fix them in advance.
-      baseline: the model that the others are tested against. Default: sasrec, or the first one.
+      seeds: seeds with which each model is trained, separated by commas; fix them in advance.
+      baseline: the model that the others are tested against; if empty, sasrec, or the first one.
       also_against: further models of those compared, separated by commas; the report tests all others against each.
       variant: NAME=PRESET, a further model that starts from a preset; --set NAME.... changes it. Repeatable.
       variants: JSON files of variants, {NAME: {"preset": PRESET, "set": {"model.dropout_rate": 0.1, ...}}}, separated
         by commas; in place of a preset, one may start from a variant before it.
       changes: NAME.field.path=value, a setting of one model (or of "all"), such as
         awrsr.model.attention.mechanism=simple; the value is JSON, or else text. Repeatable.
-      width: D of all models; 0 is each one's own.
-      max_length: newest items that all models read; 0 is each one's own.
-      epochs: of all models, at most; 0 is each one's own.
-      patience: evaluations without a better validation NDCG@10 before stopping; 0 is each one's own.
+      width: width D of all models; 0 is each one's own.
+      max_length: how many items of a history all models read, the newest ones; 0 is each one's own.
+      epochs: epochs for which all models train, at most; 0 is each one's own.
+      patience: evaluations in a row without a better validation NDCG@10 before a training stops; 0 is each one's own.
       seen_included: also report rankings in which items of the history are not left out.
       choose_seen_included: let the validation NDCG@10 of rankings in which items of the history are not left out choose
         every model's checkpoint, as the DiffuRec papers do; such runs have folders and results of their own.
       timing_rounds: rounds in which all models' training steps and recommendations are timed in turn; 0
         leaves the times out.
-      workdir: runs lie below it, in DIR/DATA/NAME-seedN (DIR/DATA-chosen-seen-included/...).
-      out: the results are OUT.json, OUT.md and OUT-*.png. Default: experiments/results/compare-DATA. With several data
-        sets OUT-DATA.json, ..., and OUT.md is the page over all (by default compare-DATA-and-DATA).
-      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
+      workdir: directory below which the runs lie, in DIR/DATA/NAME-seedN (DIR/DATA-chosen-seen-included/... with
+        --choose-seen-included).
+      out: path of the results without ending: OUT.json, OUT.md and OUT-*.png. With several data sets OUT-DATA.json,
+        ..., and OUT.md is the page over all.
+      cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
     """
 
@@ -77,7 +78,13 @@ class CompareArguments:
     choose_seen_included: bool = False
     timing_rounds: int = 5
     workdir: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/compare"
-    out: Annotated[str, tyro.conf.arg(metavar="PATH")] = ""
+    out: Annotated[
+        str,
+        tyro.conf.arg(
+            metavar="PATH",
+            help_behavior_hint="(default: experiments/results/compare-DATA, or compare-DATA-and-DATA)",
+        ),
+    ] = ""
     cache: bool = True
     debug: bool = False
 

@@ -36,7 +36,7 @@ class BucketShape(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DeviceCall:
-    """The input of one dispatch, from which the device cuts its own batches.
+    """The input of one call, from which the device cuts its own batches.
 
     Attributes:
       items: int32 ``[N]``, the flat log.

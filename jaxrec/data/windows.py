@@ -39,7 +39,7 @@ class Bucket(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One dispatch: ``steps`` batches of one bucket.
+    """The input of one call of the training step: ``steps`` batches of one bucket.
 
     Attributes:
       bucket: index of the bucket.

@@ -59,8 +59,9 @@ class Noise:
     number across the last axis (``"shared"``): its covariance is I + ρ² 1 1ᵀ.
 
     Attributes:
-      offset: ``"none"``, ``"independent"`` or ``"shared"``.
-      strength: ρ; has no effect with ``"none"``.
+      offset: what n₂ is: ``none`` (left out), ``independent`` (drawn for each channel) or ``shared`` (one number for
+        all channels).
+      strength: ρ, the strength of the offset; no effect where there is none.
     """
 
     offset: Literal["none", "independent", "shared"] = "none"

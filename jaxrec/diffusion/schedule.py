@@ -23,7 +23,7 @@ class Schedule:
     """Base class; a subclass gives ``_raw_betas``.
 
     Attributes:
-      num_steps: T, at least 1.
+      num_steps: T, the number of diffusion steps, at least 1.
     """
 
     num_steps: int = 32
@@ -90,7 +90,7 @@ class PiecewiseLinearSchedule(Schedule):
     """β falls from 1e-4·s + 0.01 to 1e-4·s over the first steps, then rises to 0.02·s.
 
     Attributes:
-      falling_steps: length of the first piece; less than T.
+      falling_steps: steps of the first piece, in which β falls; fewer than T.
     """
 
     falling_steps: int = 10

@@ -25,7 +25,7 @@ class HistoryInput(nn.Module):
     Attributes:
       max_length: the longest history.
       positions: whether places, counted from the end, are embedded.
-      dropout_rate: on the embeddings, in training.
+      dropout_rate: dropout on the embeddings, in training.
     """
 
     max_length: int
@@ -46,8 +46,8 @@ class PrefixNetwork(nn.Module):
 
     Attributes:
       item_embedding: the table.
-      history_input: from embeddings to e.
-      approximator: from e and the noised target to x̂_0.
+      history_input: makes e from embeddings.
+      approximator: makes x̂_0 from e and the noised target.
     """
 
     item_embedding: ItemEmbedding
@@ -81,25 +81,26 @@ class DiffuRecRecommender(DenoisingRecommender):
 
     Attributes:
       num_items: filled from the data.
-      max_length: newest items that are read.
-      width: D.
-      num_layers: transformer blocks, pre-norm, bidirectional.
-      num_heads: attention heads; must divide ``width``.
-      feed_forward_multiplier: hidden width of the feed-forward, in units of ``width``.
-      activation: of the feed-forward.
-      input_dropout_rate: on the item embeddings.
-      dropout_rate: in the blocks.
+      max_length: how many items of a history are read, the newest ones.
+      width: D, the width of embeddings and hidden states.
+      num_layers: how many transformer blocks (pre-norm, bidirectional).
+      num_heads: how many attention heads; must divide ``width``.
+      feed_forward_multiplier: hidden width of the feed-forward layers, in units of ``width``.
+      activation: non-linearity of the feed-forward layers.
+      input_dropout_rate: share of the item embeddings dropped in training, 0 to 1.
+      dropout_rate: share dropped inside the blocks in training, 0 to 1.
       positions: whether places, counted from the end, are embedded (not in the authors' code).
-      embedding_stddev: of the item table's initial values; 1 gives x_0 the scale of the noise, as in the
-        authors' code.
+      embedding_stddev: standard deviation of the item table's initial values; 1 gives x_0 the scale of the noise, as
+        in the authors' code.
       unit_scale: whether x_0 and the estimates take the scale of the noise whatever the table's (``Objective``).
-      schedule: of the forward process; its ``num_steps`` is T.
+      schedule: noise schedule of the forward process; its ``num_steps`` is T.
       uncertainty: λ, of Λ ~ Normal(λ, λ), by which each position and channel sees the noised target.
-      sampler_kind: ``"ddpm"`` or ``"ddim"``.
-      num_inference_steps: reverse steps, at most T; ``None`` takes all.
-      eta: noise of the DDIM sampler.
-      loss_function: of x̂_0 against the item table.
-      dtype: compute type; parameters are always float32.
+      sampler_kind: how the reverse process goes back: ``ddpm`` (draws noise at each step) or ``ddim`` (``eta`` says
+        how much).
+      num_inference_steps: how many reverse steps make a list, at most T; ``None`` takes all T.
+      eta: share of noise of the ddim sampler: 0 draws none after the start, 1 as much as ddpm.
+      loss_function: the loss that is minimised, of x̂_0 against the item table.
+      dtype: type in which the network computes; parameters are always float32.
     """
 
     num_items: int = 0

@@ -27,9 +27,9 @@ class CachedNetwork(nn.Module):
 
     Attributes:
       item_embedding: the table.
-      history_input: from embeddings to the encoder's input.
-      encoder: of the history, without any target.
-      approximator: from the history's states and the noised targets to x̂_0.
+      history_input: makes the encoder's input from embeddings.
+      encoder: encodes the history, without any target.
+      approximator: makes x̂_0 from the history's states and the noised targets.
     """
 
     item_embedding: ItemEmbedding
@@ -67,33 +67,35 @@ class DiffuRecSysRecommender(DenoisingRecommender):
 
     Attributes:
       num_items: filled from the data.
-      form: ``"per-prefix"`` or ``"history-cached"``.
-      max_length: newest items that are read.
-      width: D.
-      num_layers: blocks of the per-prefix approximator, or of the encoder of the history.
-      target_layers: blocks of the approximator (history-cached only).
-      num_heads: attention heads; must divide ``width``.
-      feed_forward_multiplier: hidden width of the feed-forwards, in units of ``width``.
-      activation: of the feed-forwards.
-      input_dropout_rate: on the item embeddings.
-      dropout_rate: in the blocks.
+      form: ``per-prefix`` (as published: a training sample for every prefix, the whole transformer at every reverse
+        step) or ``history-cached`` (faster: the history is encoded once).
+      max_length: how many items of a history are read, the newest ones.
+      width: D, the width of embeddings and hidden states.
+      num_layers: how many blocks the per-prefix approximator has, or the encoder of the history.
+      target_layers: how many blocks the approximator has (history-cached only).
+      num_heads: how many attention heads; must divide ``width``.
+      feed_forward_multiplier: hidden width of the feed-forward layers, in units of ``width``.
+      activation: non-linearity of the feed-forward layers.
+      input_dropout_rate: share of the item embeddings dropped in training, 0 to 1.
+      dropout_rate: share dropped inside the blocks in training, 0 to 1.
       positions: whether places, counted from the end, are embedded.
-      embedding_stddev: of the item table's initial values; 1 gives x_0 the scale of the noise.
-      cross_attention: from the noised target to the history: ``"none"``, ``"softmax"`` or ``"linear"``.
-      noise: of the forward process; the offset's published strength is 0.1, ``"shared"`` is our reading.
+      embedding_stddev: standard deviation of the item table's initial values; 1 gives x_0 the scale of the noise.
+      cross_attention: kind of cross-attention from the noised target to the history; ``none`` leaves it out.
+      noise: noise of the forward process; the offset's published strength is 0.1, ``shared`` is our reading.
         The reverse process draws plain noise.
-      schedule: of the forward process; its ``num_steps`` is T.
-      visibility: how much of the noised target is seen: ``"uncertain"`` (Λ ~ Normal(λ, λ), DiffuRec),
-        ``"fixed"`` (λ) or ``"learned"`` (a scale for each step and channel, starting at λ).
-      uncertainty: λ.
+      schedule: noise schedule of the forward process; its ``num_steps`` is T.
+      visibility: how much of the noised target is seen: ``uncertain`` (Λ ~ Normal(λ, λ), DiffuRec), ``fixed`` (λ) or
+        ``learned`` (a scale for each step and channel, starting at λ).
+      uncertainty: λ, how much of the noised target is seen.
       start_from_history: whether the approximator refines the history's own prediction (history-cached
         only); without it, it starts from the noised target alone.
       objective: how targets are noised in training.
-      sampler_kind: ``"ddpm"`` or ``"ddim"``.
-      num_inference_steps: reverse steps, at most T; ``None`` takes all.
-      eta: noise of the DDIM sampler.
-      loss_function: of x̂_0 against the item table.
-      dtype: compute type; parameters are always float32.
+      sampler_kind: how the reverse process goes back: ``ddpm`` (draws noise at each step) or ``ddim`` (``eta`` says
+        how much).
+      num_inference_steps: how many reverse steps make a list, at most T; ``None`` takes all T.
+      eta: share of noise of the ddim sampler: 0 draws none after the start, 1 as much as ddpm.
+      loss_function: the loss that is minimised, of x̂_0 against the item table.
+      dtype: type in which the network computes; parameters are always float32.
     """
 
     num_items: int = 0

@@ -23,9 +23,10 @@ class Penalty:
     """A term that an attention provider adds to the training loss.
 
     Attributes:
-      name: as the provider names it (``kl``, ``denoising``).
-      coefficient: its weight once warmed up.
-      warmup_steps: optimizer steps over which the weight rises linearly from 0.
+      name: the provider's name for it (``kl``, ``denoising``).
+      coefficient: the weight with which it joins the loss, once warmed up.
+      warmup_steps: optimizer steps over which the weight rises linearly to ``coefficient``; the first one takes
+        ``coefficient`` / ``warmup_steps``. 0: no warm-up.
     """
 
     name: str
@@ -89,22 +90,23 @@ class EncoderRecommender:
 
     Attributes:
       num_items: filled from the data.
-      max_length: newest items that are read.
-      width: D, of embeddings and hidden states.
-      num_layers: transformer blocks.
-      num_heads: attention heads; must divide ``width``.
-      attention: the attention provider.
-      feed_forward_multiplier: hidden width of the feed-forward, in units of ``width``.
-      activation: of the feed-forward.
-      dropout_rate: on the input and inside the blocks.
-      attention_dropout_rate: on the attention weights.
-      norm_first: pre-norm (True) or post-norm blocks.
+      max_length: how many items of a history are read, the newest ones.
+      width: D, the width of embeddings and hidden states.
+      num_layers: how many transformer blocks.
+      num_heads: how many attention heads; must divide ``width``.
+      attention: the attention provider, which makes the maps.
+      feed_forward_multiplier: hidden width of the feed-forward layers, in units of ``width``.
+      activation: non-linearity of the feed-forward layers.
+      dropout_rate: share dropped, in training, of the input and inside the blocks, 0 to 1.
+      attention_dropout_rate: share of the attention weights dropped in training, 0 to 1.
+      norm_first: whether layer norms stand before each sub-layer (pre-norm) or after each residual sum (post-norm).
       positions: whether positions, counted from the end, are embedded.
-      scale_embedding: whether item embeddings enter multiplied by √D.
-      loss_function: what is minimised.
-      penalties: coefficients of the provider's penalties; one that is missing, or too many, is an error.
-      dtype: compute type; parameters are always float32.
-      rematerialise: trade time for memory in the backward pass.
+      scale_embedding: whether item embeddings are multiplied by √D where they enter.
+      loss_function: the loss that is minimised.
+      penalties: coefficients of the attention provider's penalties; one that is missing, or too many, is an error.
+      dtype: type in which the network computes; parameters are always float32.
+      rematerialise: compute each block's activations again in the backward pass instead of keeping them: slower, less
+        memory.
     """
 
     num_items: int = 0
@@ -178,7 +180,22 @@ class EncoderRecommender:
             loss_key,
             num_items=self.num_items,
         )
-        metrics = {"cross_entropy": total}
+        weighted, sums = self._weigh_penalties(penalties, weights, step)
+        return LossOutput(total + weighted, weight, {"cross_entropy": total, **sums})
+
+    def _weigh_penalties(
+        self, penalties: dict[str, Array], weights: Array, step: Array | int
+    ) -> tuple[Array | float, dict[str, Array]]:
+        """The penalties' part of the loss, and each penalty's sum over the positions, without its coefficient.
+
+        Args:
+          penalties: ``[B, L]`` by name.
+          weights: ``[B, L]`` float32, or ``[B, 1]`` where the last position alone is trained.
+          step: the optimizer step.
+
+        Raises:
+          ValueError: a penalty has no coefficient, or a coefficient no penalty.
+        """
         coefficients = {penalty.name: penalty for penalty in self.penalties}
         if unknown := sorted(coefficients.keys() - penalties.keys()):
             raise ValueError(
@@ -186,16 +203,16 @@ class EncoderRecommender:
                 f" model has a coefficient (it gives {', '.join(sorted(penalties)) or 'none'}); take it out of"
                 " penalties, or turn it on in the attention"
             )
+        total, sums = 0.0, {}
         for name, term in penalties.items():
             if name not in coefficients:
                 raise ValueError(
                     f"the attention {type(self.attention).__name__} has the penalty {name!r}, for which the model"
                     f" has no coefficient; add Penalty({name!r}, coefficient) to its penalties"
                 )
-            summed = jnp.sum(term[:, -weights.shape[1] :] * weights)
-            total += coefficients[name].weight(step) * summed
-            metrics[name] = summed
-        return LossOutput(total, weight, metrics)
+            sums[name] = jnp.sum(term[:, -weights.shape[1] :] * weights)
+            total += coefficients[name].weight(step) * sums[name]
+        return total, sums
 
     def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
         """The last hidden state of each history: ``[B, D]`` float32, from ``items`` ``[B, L]``."""

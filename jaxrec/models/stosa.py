@@ -52,9 +52,9 @@ def to_items(points: Array) -> Array:
 
 
 def _round_to_bfloat16(numbers: Array) -> Array:
-    return jax.lax.reduce_precision(
-        numbers, exponent_bits=8, mantissa_bits=7
-    )  # a pair of casts may be left out
+    """The nearest numbers that bfloat16 holds, still float32."""
+    # XLA may remove a cast to bfloat16 and back; it keeps this.
+    return jax.lax.reduce_precision(numbers, exponent_bits=8, mantissa_bits=7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ class DistanceLoss:
     code leaves out all items of the user.
 
     Attributes:
-      margin_weight: of the second term.
+      margin_weight: weight of the second term.
     """
 
     margin_weight: float = 0.005
@@ -84,7 +84,7 @@ class DistanceLoss:
           targets: ``[N]`` int32.
           weights: ``[N]`` float32.
           key: draws the negatives.
-          num_items: of the catalogue.
+          num_items: how many items the catalogue has.
         """
         negatives = draw_negatives(key, targets, 1, num_items)[:, 0]
         history = 0.5 * query[:, CONSTANT_COLUMNS:]
@@ -134,22 +134,26 @@ class StosaRecommender:
     """A stochastic transformer: a history is the Gaussian of its last position, items are Gaussians.
 
     Items are ranked by squared 2-Wasserstein distance, which is an inner product up to a constant of the
-    history: with u = [m, √c] of the history and w of the item, [1, 2u] · [−‖w‖², w] = ‖u‖² − ‖u − w‖². So
-    the full softmax over −distance is the ordinary one, without any ``[B, V, D]``; it is the default.
-    ``DistanceLoss`` is what was published.
+    history. With points u = [m, √c − 1] of the history and w of the item the distance is ‖u − w‖², and
+
+        −‖u − w‖² = −‖u‖² + 2 u · w − ‖w‖²,  so  [1, 2u] · [−‖w‖², w] = ‖u‖² − ‖u − w‖².
+
+    The vectors in use spread −‖w‖² over three columns, and fill up with zeros to 8: queries [1, 1, 1, 0 …, 2u], items
+    [three parts of −‖w‖², 0 …, w] (``to_queries``, ``to_items``). So the full softmax over −distance is the ordinary
+    one, without any ``[B, V, D]``; it is the default. ``DistanceLoss`` is what was published.
 
     Attributes:
       num_items: filled from the data.
-      max_length: newest items that are read.
-      width: D, of means and of covariances.
-      num_layers: blocks.
-      num_heads: attention heads; must divide ``width``.
-      attention: provider over Gaussians; ``Refined(base=WassersteinScores())`` makes AWRSR.
-      feed_forward_multiplier: hidden width of the feed-forward, in units of ``width``.
-      dropout_rate: on the input and inside the blocks.
-      attention_dropout_rate: on the attention weights.
-      loss_function: what is minimised.
-      dtype: compute type; parameters, distances and the result are float32.
+      max_length: how many items of a history are read, the newest ones.
+      width: D, the width of means and of covariances.
+      num_layers: how many transformer blocks.
+      num_heads: how many attention heads; must divide ``width``.
+      attention: the attention provider, over Gaussians; ``Refined(base=WassersteinScores())`` makes AWRSR.
+      feed_forward_multiplier: hidden width of the feed-forward layers, in units of ``width``.
+      dropout_rate: share dropped, in training, of the input and inside the blocks, 0 to 1.
+      attention_dropout_rate: share of the attention weights dropped in training, 0 to 1.
+      loss_function: the loss that is minimised.
+      dtype: type in which the network computes; parameters, distances and the result are float32.
     """
 
     num_items: int = 0

@@ -26,7 +26,7 @@ class FusedSelfAttention(nn.Module):
 
     Attributes:
       num_heads: H.
-      dropout_rate: on the weights, in training.
+      dropout_rate: dropout on the weights, in training.
       dtype: compute type.
     """
 
@@ -122,7 +122,7 @@ class PrefixApproximator(Approximator):
         """Estimates x_0, ``[B, 1, D]`` float32.
 
         Args:
-          context: from ``prepare``.
+          context: what ``prepare`` gives.
           x_t: the noised target, ``[B, 1, D]``.
           t: its step, int32, a scalar or ``[B, 1]``.
           normal: standard normal ``[B, L, D]`` for ``visibility="uncertain"``.

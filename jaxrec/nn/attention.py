@@ -95,7 +95,7 @@ class DotProduct(nn.Module):
 
     Attributes:
       num_heads: H; the layer fills it in.
-      dtype: of the projections and the product; softmax is float32.
+      dtype: type of the projections and the product; softmax is float32.
       fused: whether the values are mixed in one operation with the softmax (see ``fused_mix``) where the weights
         themselves are not needed: for long histories on a GPU.
     """
@@ -129,12 +129,6 @@ class DotProduct(nn.Module):
 class MultiHeadAttention(nn.Module):
     """Mixes projected values with the weights of a provider: concat_h(A_h V_h) W_O.
 
-    Queries, keys and values are three products, not one of joined kernels. XLA's compiler for GPUs joins products that
-    share an operand by itself where they are small (32 MB each unless ``--xla_gpu_dot_merger_threshold_mb`` says
-    otherwise), and larger ones fill the device alone. On a CPU, where nothing is joined, one product of kernels
-    concatenated at each call was as fast at 4,096 tokens of width 128 and slower at 25,600 (2 cores). Joining them here
-    would also end the seam: the layer owns the values, and queries and keys are the provider's affair.
-
     Attributes:
       provider: template of the attention provider; cloned, so that layers never share parameters.
       num_heads: H.
@@ -159,6 +153,8 @@ class MultiHeadAttention(nn.Module):
         chex.assert_is_divisible(width, self.num_heads)
         heads = (self.num_heads, width // self.num_heads)
         provider = self.provider.clone(num_heads=self.num_heads, dtype=self.dtype, name="scores", parent=self)
+        # Values are not projected in one product with queries and keys, which are the provider's affair: XLA joins
+        # small products on GPUs by itself, and on CPUs a joined one was no faster.
         values = dense_general(heads, dtype=self.dtype, name="value")(key)
         output: Any = provider(query, key, mask, train=train, **self._given(values, train=train))
         mixed = output.mixed

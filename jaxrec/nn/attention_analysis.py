@@ -51,7 +51,7 @@ def capture_attention(
       recommender: a model with a ``module`` of attention blocks, ``EncoderRecommender`` or ``StosaRecommender``.
       params: its parameters.
       history: item ids (1 to ``num_items``), oldest first; the newest ``max_length`` are read.
-      key: for a model that draws at inference.
+      key: random key, for a model that draws at inference.
 
     Raises:
       ValueError: the history is empty or has ids outside the catalogue, a stochastic model got no key, or the

@@ -88,7 +88,7 @@ class CrossAttention(nn.Module):
       width: D of the tokens and of the result.
       num_heads: H.
       form: ``"softmax"`` or ``"linear"``.
-      dropout_rate: on the attention weights of the softmax form, in training.
+      dropout_rate: dropout on the attention weights of the softmax form, in training.
       dtype: compute type; softmax and sums are float32.
     """
 

@@ -21,9 +21,9 @@ class ReadingBlock(nn.Module):
     Attributes:
       width: D.
       num_heads: H.
-      hidden_width: of the feed-forward.
+      hidden_width: width of the feed-forward's hidden layer.
       cross_attention: ``"none"``, ``"softmax"`` or ``"linear"``.
-      activation: of the feed-forward.
+      activation: non-linearity of the feed-forward.
       dropout_rate: everywhere in the block, in training.
       dtype: compute type; the residual stream is float32 whatever it is: in bfloat16 a signal of λ = 0.001
         would be rounded away.

@@ -32,7 +32,7 @@ class RowDenoiser(nn.Module):
     Attributes:
       num_steps: T, rows of the table of steps.
       max_length: lags of a full row; tables are made for them and a shorter row reads their end.
-      dtype: of the products.
+      dtype: type of the products.
     """
 
     num_steps: int
@@ -87,13 +87,15 @@ class DiffusionAttention(nn.Module):
 
     Attributes:
       sampler: the reverse process; its ``process`` and T serve training too.
-      reference: ``self`` or ``blank``.
-      denoising: whether to give the penalty (the recommender then needs a coefficient for it).
-      hidden_width: of the denoiser; ``None`` takes D.
-      recency: what a logit loses with each lag at the start.
+      reference: the map that is noised in training: ``self``, the denoiser's own estimate one step earlier, or
+        ``blank``, all zeros.
+      denoising: whether to give the penalty ``denoising`` (the recommender then needs a coefficient for it).
+      hidden_width: width of the denoiser's hidden layers; ``None`` takes the model's width D.
+      recency: by how much attention logits fall from one lag to the next in a fresh model; 0 starts without a
+        preference for recent items.
       max_length: lags there are; the model sets it.
       num_heads: H; the layer fills it in.
-      dtype: of the products; noise, logits and softmax are float32.
+      dtype: type of the products; noise, logits and softmax are float32.
 
     Raises:
       ValueError: an unknown reference.

@@ -16,7 +16,7 @@ class ItemEmbedding(nn.Module):
     Attributes:
       rows: V, padding row 0 included.
       width: D.
-      stddev: of the normal initialiser.
+      stddev: standard deviation of the initial values, which are normal.
     """
 
     rows: int
@@ -38,7 +38,7 @@ class PositionEmbedding(nn.Module):
 
     Attributes:
       max_length: places there are.
-      stddev: of the normal initialiser.
+      stddev: standard deviation of the initial values, which are normal.
     """
 
     max_length: int

@@ -27,7 +27,7 @@ class FeedForward(nn.Module):
     Attributes:
       hidden_width: width between the two.
       activation: ``relu``, ``gelu`` (tanh form) or ``silu``.
-      dropout_rate: after the activation, in training.
+      dropout_rate: dropout after the activation, in training.
       dtype: compute type.
     """
 
@@ -52,12 +52,12 @@ class EncoderBlock(nn.Module):
     Attributes:
       attention: template of the attention provider.
       num_heads: H.
-      hidden_width: of the feed-forward.
-      dropout_rate: after attention, inside and after the feed-forward, in training.
-      attention_dropout_rate: on the attention weights, in training.
-      activation: of the feed-forward.
+      hidden_width: width of the feed-forward's hidden layer.
+      dropout_rate: dropout after attention, inside and after the feed-forward, in training.
+      attention_dropout_rate: dropout on the attention weights, in training.
+      activation: non-linearity of the feed-forward.
       norm_first: norm before each sub-layer (True) or after each residual sum (False).
-      dtype: compute type; norms are float32.
+      dtype: compute type, also of what the norms give; their means and variances are taken in float32.
     """
 
     attention: nn.Module
@@ -113,9 +113,9 @@ class TransformerEncoder(nn.Module):
     """A stack of blocks and a final norm (SASRec: Kang and McAuley 2018, section III).
 
     Attributes:
-      num_layers: blocks.
+      num_layers: number of blocks, at least 1.
       num_heads: H.
-      hidden_width: of the feed-forward.
+      hidden_width: width of the feed-forward's hidden layer.
       attention: template of the attention provider; every block has its own copy.
       dropout_rate, attention_dropout_rate, activation, norm_first, dtype: as in ``EncoderBlock``.
       rematerialise: recompute each block in the backward pass instead of keeping its activations.
@@ -139,7 +139,8 @@ class TransformerEncoder(nn.Module):
         """Encodes ``hidden`` ``[B, L, D]`` under ``mask`` ``[B, 1, L, L]``.
 
         Returns:
-          ``[B, L, D]`` float32 (``[B, 1, D]`` with ``last_only``), and the penalties summed over blocks,
+          ``[B, L, D]`` float32 (``[B, 1, D]`` with ``last_only``; the final norm computes in float32), and the
+          penalties summed over blocks,
           ``{name: [B, L]}``.
         """
         block_class = EncoderBlock
@@ -162,8 +163,6 @@ class TransformerEncoder(nn.Module):
             hidden, terms = block(hidden, mask, train, is_last)
             for name, term in terms.items():
                 penalties[name] = penalties[name] + term if name in penalties else term
-        if last_only:
-            hidden = hidden[:, -1:]
         hidden = hidden.astype(jnp.float32)
         if self.norm_first:
             hidden = nn.LayerNorm(name="norm")(hidden)

@@ -93,7 +93,7 @@ class PrefixSummary(nn.Module):
     Attributes:
       width: W, of the summary.
       shortest_half_life, longest_half_life: of the fading sum at the start, in items, over the channels.
-      dtype: of the projection and the result; the sums are float32.
+      dtype: type of the projection and the result; the sums are float32.
     """
 
     width: int

@@ -44,13 +44,15 @@ class Refined(nn.Module):
 
     Attributes:
       base: template of the attention that is refined; ``DotProduct()``, ``WassersteinScores()`` or another.
-      mechanism: see above; ``stochastic`` is for ``WassersteinScores`` only.
-      coordinates: ``lags`` or ``places``.
-      initial_scale: s at the start.
-      initial_noise: standard deviation of U − I at the start.
+      mechanism: how A becomes P: ``simple``, ``value_weighted``, ``additive`` or ``stochastic`` (formulas in the
+        class's docstring); ``stochastic`` needs ``WassersteinScores`` as its base.
+      coordinates: what the rows of U stand for: ``lags`` behind each position, or ``places`` counted from the end of
+        the sequence (cheaper).
+      initial_scale: value of s, the learned factor of R, in a fresh model.
+      initial_noise: standard deviation of U − I in a fresh model.
       max_length: size of the matrices; the model sets it.
       num_heads: H; the layer fills it in.
-      dtype: of the products; scores and softmax are float32.
+      dtype: type of the products; scores and softmax are float32.
 
     Raises:
       ValueError: an unknown mechanism or coordinates, or ``stochastic`` over another base.

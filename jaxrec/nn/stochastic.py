@@ -56,7 +56,7 @@ def pairwise_wasserstein(first: Gaussian, second: Gaussian, dtype: Dtype = jnp.f
     Args:
       first: ``[B, R, H, C]``.
       second: ``[B, M, H, C]``.
-      dtype: of the factors of the product; the sum is float32.
+      dtype: type of the product's factors; the sum is float32.
 
     Returns:
       ``[B, H, R, M]`` float32.
@@ -82,7 +82,7 @@ class WassersteinScores(nn.Module):
 
     Attributes:
       num_heads: H; the layer fills it in.
-      dtype: of the projections and the product; distances and softmax are float32.
+      dtype: type of the projections and the product; distances and softmax are float32.
     """
 
     last_query: ClassVar[bool] = True

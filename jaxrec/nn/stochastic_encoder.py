@@ -19,7 +19,7 @@ class GaussianInput(nn.Module):
 
     Attributes:
       max_length: the longest sequence.
-      dropout_rate: in training.
+      dropout_rate: dropout in training.
       dtype: type of what is returned.
     """
 
@@ -47,9 +47,9 @@ class DistributionalBlock(nn.Module):
     Attributes:
       attention: template of the attention provider over Gaussians.
       num_heads: H.
-      hidden_width: of the two feed-forward layers.
+      hidden_width: hidden width of the two feed-forward layers.
       dropout_rate: after attention and feed-forward, in training.
-      attention_dropout_rate: on the attention weights, in training.
+      attention_dropout_rate: dropout on the attention weights, in training.
       dtype: compute type.
     """
 

@@ -80,7 +80,7 @@ class TargetApproximator(Approximator):
         """Estimates x_0, ``[B, N, D]`` float32.
 
         Args:
-          context: from ``prepare``.
+          context: what ``prepare`` gives.
           x_t: the noised targets, ``[B, N, D]``.
           t: their steps, int32, a scalar or ``[B, N]``.
           normal: standard normal ``[B, N, D]`` for ``visibility="uncertain"``.

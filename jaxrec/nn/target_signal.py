@@ -64,7 +64,7 @@ class TargetSignal(nn.Module):
         """The signal, float32, of the shape that its arguments broadcast to.
 
         Args:
-          embedded_steps: from ``embed_steps``.
+          embedded_steps: what ``embed_steps`` gives.
           x_t: the noised targets, ``[B, N, D]``.
           t: their steps, int32, a scalar or ``[B, N]``.
           normal: standard normal, for ``"uncertain"`` only: ``[B, N, D]``, or ``[B, L, D]`` to spread one

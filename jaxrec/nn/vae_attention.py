@@ -85,16 +85,21 @@ class VaeAttention(nn.Module):
     Intermediates ``latent_mean`` and ``latent_log_variance`` (``[B, R, Z]``) are sown for ``active_units``.
 
     Attributes:
-      form: ``causal`` or ``global``.
-      latent_width: Z.
-      hidden_width: of encoder and trunk; ``None`` takes D.
-      recency: what a logit loses with each lag at the start.
-      content_width: C of each head's content term; 0 leaves it out.
-      free_bits: nats a latent unit that the penalty does not reward to lose.
-      sample_at_inference: draw z at inference too, from the stream ``latent``, each place on its own.
+      form: ``causal`` draws one latent vector for each row of the map, from the items up to it, and trains all
+        positions; ``global`` draws one for the whole sequence, as in the paper's figure, and trains the last position
+        only.
+      latent_width: Z, the number of units of the latent vector z.
+      hidden_width: width of the encoder's and the decoder's hidden layers; ``None`` takes the model's width D.
+      recency: by how much attention logits fall from one lag to the next in a fresh model; 0 starts without a
+        preference for recent items.
+      content_width: C, the width of each head's content term, by which the map also depends on the items themselves
+        and not on lags alone; 0 leaves the term out.
+      free_bits: KL divergence, in nats, that each latent unit may have at no cost: the penalty counts a unit below it
+        as being at it, which keeps units in use; 0 penalises all of it.
+      sample_at_inference: draw z at inference too, instead of taking its mean.
       max_length: lags there are; the model sets it.
       num_heads: H; the layer fills it in.
-      dtype: of the products; latent, penalty, logits and softmax are float32.
+      dtype: type of the products; latent, penalty, logits and softmax are float32.
 
     Raises:
       ValueError: an unknown form, or a negative width.

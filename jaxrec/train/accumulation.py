@@ -33,7 +33,7 @@ def default_parts(recommender: Recommender, batch: SequenceBatch, platform: str)
     Args:
       recommender: its targets and the size of its item table count.
       batch: this device's rows ``[B, L]``.
-      platform: of the devices.
+      platform: kind of the devices, such as ``cpu``.
     """
     in_batch = getattr(getattr(recommender, "loss_function", None), "in_batch", False)
     large = recommender.num_items * getattr(recommender, "width", 1) > SMALL_TABLE
@@ -58,8 +58,8 @@ def value_and_gradient(
     """What ``jax.value_and_grad(loss, has_aux=True)`` gives, its sums taken over the parts of the batch.
 
     Args:
-      loss: from parameters and rows to a sum over the rows, and further such sums.
-      params: with respect to which.
+      loss: function from parameters and rows to a sum over the rows, and further such sums.
+      params: parameters, with respect to which the gradient is taken.
       batch: rows ``[B, L]`` of this device.
       parts: how many; must divide B.
     """

@@ -63,7 +63,7 @@ class Checkpoints:
         A checkpoint whose score cannot be read, at which Orbax would stop, is named in a warning and laid aside.
 
         Args:
-          directory: of the checkpoints.
+          directory: where the checkpoints lie.
           keep: how many of the latest stay; the best one by ``score`` stays besides.
           temporary: whether the directory is removed when the training is over.
 

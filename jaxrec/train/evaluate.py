@@ -68,14 +68,14 @@ def evaluate(
       targets: ``Targets`` of a split: ``starts`` and ``positions`` ``[n]``; row r's history is
         ``log_items[starts[r]:positions[r]]``, its target ``log_items[positions[r]]``.
       exclude_seen: whether items of the whole history are left out of the ranking.
-      key: of a stochastic recommender; ``None`` is ``jax.random.key(0)``.
+      key: random key, for a stochastic recommender; ``None`` is ``jax.random.key(0)``.
       num_samples: draws of a stochastic recommender's query that are averaged.
       batch_size: users of one batch, of all devices together; rounded up to a multiple of them. ``None`` chooses
         by the kind of device.
       cutoffs: the K of the metrics.
       with_lists: whether to make lists and judge them; without, only ranks and accuracy (faster).
       item_counts: ``[num_items + 1]`` occurrences in training, for novelty and popularity groups.
-      categories: of the items, for ``cc@K``, ``f@K`` and ``category_ild@K``.
+      categories: the items' categories, for ``cc@K``, ``f@K`` and ``category_ild@K``.
       chunk: rows of the item table scored at once; ``None`` chooses by memory.
       mesh: devices that share the work, as ``jaxrec.mesh.make_mesh`` makes it; ``None`` is where ``params`` lie.
         The figures are those of one device. With several processes, each gives the same arguments and gets

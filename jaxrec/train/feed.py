@@ -1,4 +1,4 @@
-"""Where the input of each dispatch comes from: the Grain pipeline, or the log in device memory."""
+"""Where the input of each call comes from: the Grain pipeline, or the log in device memory."""
 
 from typing import Any, Literal, Protocol
 

@@ -1,9 +1,12 @@
 """The training loop: calls, evaluations, checkpoints, early stopping; resumable at any moment.
 
-Several processes run it side by side and must take every decision alike, or they wait for each other for ever.
-Most follow from numbers that are the same in all (calls, the loss, the record read from a checkpoint). The others
-are asked for with each call and heard one call later, so that nothing waits: a signal that any process got, and
-whether a checkpoint is due by the clock of process 0. Validation scores are those of process 0.
+Training goes by calls, each of several optimizer steps (see ``TrainConfig``).
+
+Several processes run the loop side by side and must take every decision alike, or they wait for each other for ever.
+Most decisions follow from numbers that are the same in all (calls, the loss, the record read from a checkpoint). Two
+do not: whether any process got a signal to stop, and whether a checkpoint is due by the clock of process 0. With each
+call the processes start exchanging these, and act on the answer one call later, so that no call waits for it.
+Validation scores are those of process 0.
 """
 
 import contextlib
@@ -15,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from jaxrec import processes
 from jaxrec.data.windows import WindowPlan
@@ -37,7 +41,22 @@ SELECTION_METRIC = "ndcg@10"
 
 
 class Trainer:
-    """One training run: owns the state, the data iterator and the record of progress."""
+    """One training run: owns the state, the data iterator and the record of progress.
+
+    Attributes:
+      plan: the windows and their order.
+      config: of the loop.
+      placement: the devices.
+      checkpoints: where the state is saved.
+      evaluate: from parameters to validation metrics, or ``None``.
+      reporter: told of the progress.
+      total_calls: calls from the start to the last epoch.
+      step_key: the key that each step folds its number into.
+      feed: yields the inputs of each call.
+      compiled_step: runs a call.
+      state: parameters, optimizer state and step count.
+      progress: the record that lies in every checkpoint.
+    """
 
     def __init__(
         self,
@@ -56,17 +75,22 @@ class Trainer:
         """Sets up the state, fresh or from the newest readable checkpoint.
 
         Args:
-          recommender: whose loss is minimised.
+          recommender: the model whose loss is minimised.
           items: int32 ``[N]``, the flat log.
           plan: its windows.
-          placement: devices.
+          placement: the devices, and where state and batches lie.
           config: of the loop.
           optimizer_config: of the optimizer.
           checkpoints: where to save and to resume from.
           evaluate: from parameters to validation metrics, ``"ndcg@10"`` among them; ``None`` trains for all
             epochs and keeps the last parameters.
-          seed: of initialisation and of the steps' keys.
+          seed: decides the initial parameters and the steps' keys.
           reporter: told of the progress.
+
+        Raises:
+          ValueError: the devices or the model do not fit the placement, or the training found in the checkpoints
+            cannot go on with these settings.
+          CheckpointError: there are checkpoints, and none can be read.
         """
         processes.connect(placement.mesh)
         self.plan, self.config, self.placement = plan, config, placement
@@ -79,26 +103,13 @@ class Trainer:
             steps_per_epoch=steps_per_epoch,
             total_steps=max(self.total_calls * plan.steps, 1),
         )
-        init_key = jax.random.key(seed)
         step_key = jax.random.fold_in(jax.random.key(seed, impl=config.random_bits), 1)
         self.step_key = place(step_key, placement.mesh, WHOLE)
         self.feed = make_feed(config.batch_source, items, plan, placement)
         self.compiled_step = placement.compile_step(
             recommender, optimizer, on_device=self.feed.on_device, accumulate=config.accumulate
         )
-        self.progress = Progress(batch_rows=[bucket.rows_per_batch for bucket in plan.buckets])
-        restored = None
-        if checkpoints.steps():
-            # Only shapes are needed to restore: a fresh state beside the restored one would take its memory twice.
-            shapes = placement.state_shapes(recommender, optimizer)
-            restored = checkpoints.restore_latest(shapes, self.feed.checkpointable)
-        if restored is None:
-            self.state: TrainState = placement.create_state(recommender, optimizer, init_key)
-        else:
-            self.state, record = restored
-            self.progress = Progress(**record)
-            check_going_on(self.progress, plan, config, checkpoints.directory, placement.num_devices)
-            self.feed.seek(self.progress.call)
+        self.state, self.progress = self._begin(recommender, optimizer, seed)
         self._pending: dict[str, Any] | None = None
         self._poll = processes.Poll()
         self._asked: Any = None
@@ -106,6 +117,25 @@ class Trainer:
         self._save_is_due = False
         self._last_checkpoint = self._clock = time.monotonic()
         self._pace = Pace()
+
+    def _begin(
+        self, recommender: Recommender, optimizer: optax.GradientTransformation, seed: int
+    ) -> tuple[TrainState, Progress]:
+        """State and record of the newest readable checkpoint, the feed put at its call; else fresh ones."""
+        restored = None
+        if self.checkpoints.steps():
+            # Only shapes are needed to restore: a fresh state beside the restored one would take its memory twice.
+            shapes = self.placement.state_shapes(recommender, optimizer)
+            restored = self.checkpoints.restore_latest(shapes, self.feed.checkpointable)
+        if restored is None:
+            progress = Progress(batch_rows=[bucket.rows_per_batch for bucket in self.plan.buckets])
+            return self.placement.create_state(recommender, optimizer, jax.random.key(seed)), progress
+        state, record = restored
+        progress = Progress(**record)
+        directory, num_devices = self.checkpoints.directory, self.placement.num_devices
+        check_going_on(progress, self.plan, self.config, directory, num_devices)
+        self.feed.seek(progress.call)
+        return state, progress
 
     @property
     def step(self) -> int:
@@ -123,7 +153,12 @@ class Trainer:
         return self.progress.call / self.plan.calls_per_epoch
 
     def run(self) -> TrainResult:
-        """Trains until the last epoch, early stopping or a signal; returns the best parameters."""
+        """Trains until the last epoch, early stopping or a signal; returns the best parameters.
+
+        Raises:
+          FloatingPointError: the loss is not finite.
+          OSError: a checkpoint cannot be written.
+        """
         with contextlib.closing(self.feed), contextlib.closing(self.reporter):
             self.reporter.start(self.config.epochs, {"step": self.step, "epoch": self.epoch})
             with stop_signals() as stop:

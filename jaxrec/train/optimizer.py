@@ -18,20 +18,24 @@ class OptimizerConfig:
     """How parameters are updated.
 
     Attributes:
-      name: ``adamw``, or ``sgd`` (plain, for tests of equality).
-      learning_rate: after warm-up.
-      warmup_steps: linear rise from 0.
-      decay: how the rate falls after warm-up: not at all, cosine or linear down to ``final_fraction`` at the
-        last epoch, or by ``step_factor`` every ``step_epochs`` epochs.
-      final_fraction: what is left of the rate at the end of cosine or linear decay.
-      step_factor: of ``decay="step"``.
-      step_epochs: of ``decay="step"``.
-      weight_decay: decoupled; on matrices of the network (no biases, norms and scales), and on the item table only if
-        ``decay_embeddings``.
-      decay_embeddings: whether the item and position tables decay too.
-      clip_norm: largest norm of the gradient; 0 does not clip.
-      b1: decay of Adam's first moment.
-      b2: decay of Adam's second moment.
+      name: ``adamw``, or ``sgd`` (plain, without momentum and weight decay; for tests of equality).
+      learning_rate: the rate at the end of warm-up, from which it decays.
+      warmup_steps: optimizer steps over which the rate rises linearly to ``learning_rate``; the first one takes
+        ``learning_rate`` / ``warmup_steps``. 0: no warm-up.
+      decay: how the rate falls after warm-up: ``constant`` (not at all), ``cosine`` or ``linear`` (down to
+        ``final_fraction`` of it at the last epoch), or ``step`` (times ``step_factor`` every ``step_epochs`` epochs).
+      final_fraction: for ``cosine`` and ``linear`` decay: the fraction of ``learning_rate`` that is left at the last
+        epoch.
+      step_factor: for ``step`` decay: what the rate is multiplied by every ``step_epochs`` epochs.
+      step_epochs: for ``step`` decay: epochs from one drop of the rate to the next, counted from the end of warm-up.
+      weight_decay: share of a weight, times the learning rate, that AdamW takes off at each step (decoupled). It acts
+        on matrices of the network, never on biases, norms and scales, and on the item and position tables only with
+        ``decay_embeddings``. 0: none.
+      decay_embeddings: whether weight decay acts on the item and position tables too.
+      clip_norm: a gradient of a larger Euclidean norm, over all parameters, is scaled down to this one; 0 does not
+        clip.
+      b1: decay rate of AdamW's running mean of gradients, 0 to 1.
+      b2: decay rate of AdamW's running mean of squared gradients, 0 to 1.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"

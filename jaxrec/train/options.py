@@ -10,23 +10,32 @@ from jaxrec.choices import check_choices
 class TrainConfig:
     """How long and in what portions a model is trained.
 
+    A *call* is one run of the compiled training program: ``steps_per_call`` optimizer steps on batches of one length,
+    for which the host dispatches to the devices once. Metrics, checkpoints and stopping come between calls.
+
     Attributes:
-      epochs: at most; early stopping usually ends sooner.
-      batch_targets: targets of one optimizer step, padding included.
-      steps_per_call: optimizer steps of one dispatch to the device.
-      accumulate: parts, at most, into which a device splits its rows of a batch to make their gradients one after the
-        other: the same step, but for rounding, with fewer activations in memory (and one more gradient). ``None``: 1,
-        except on a CPU for models that train one target a window, or on long windows of few items: parts that its
-        caches hold.
-      batch_source: where batches are made: by the ``grain`` pipeline on the host, on the ``device`` that keeps the
-        whole log, or ``auto``: on an accelerator where the log fits, else by Grain. The batches are the same.
-      length_buckets: whether short histories go to short batches.
-      evaluate_every: epochs between evaluations on the validation part.
-      patience: evaluations without a better NDCG@10 before stopping.
-      checkpoint_minutes: minutes between checkpoints, beside the one at each evaluation.
-      keep_checkpoints: latest checkpoints that stay; the best one stays besides.
-      random_bits: generator of the keys of training. Dropout masks, noise and negatives are a hash of a key, cheap
-        with either; what comes from the generator itself are the shared candidates of the sampled softmax.
+      epochs: passes over the training windows, at most; early stopping usually ends sooner.
+      batch_targets: positions in one optimizer step's batch, over all devices, padding included: batch_targets / L
+        windows of L items. Models that train one target a window (diffurec, diffurecsys per prefix) take so many
+        windows. Rounded down to a multiple of 8 windows and of the devices, at least one.
+      steps_per_call: optimizer steps in one call, that is, in one run of the compiled program; fewer on data that
+        give only a few batches an epoch.
+      accumulate: the most parts into which each device splits its share of a batch, to compute their gradients one
+        after the other and add them up: the same step, but for rounding, with fewer activations in memory (and one
+        more gradient). None chooses: 1, except on a CPU for models that train one target a window, or with long
+        windows over few items, where it takes parts that fit the caches.
+      batch_source: where batches are made: by the grain pipeline on the host, on the device, which then keeps the
+        whole log, or auto: on the device where it is an accelerator and the log fits, else by grain. The batches are
+        the same.
+      length_buckets: whether batches are padded to the length of their own histories (powers of 2, mostly) and not
+        all to model.max_length.
+      evaluate_every: epochs from one evaluation on the validation part to the next.
+      patience: evaluations without a better validation NDCG@10 after which training stops.
+      checkpoint_minutes: minutes from one checkpoint to the next, besides the one at each evaluation.
+      keep_checkpoints: how many of the latest checkpoints stay on disk; the best one stays besides.
+      random_bits: jax's generator behind the random keys of training. It hardly matters for speed: dropout, noise and
+        negatives hash a key of either kind; only the candidates that sampled_softmax shares in a batch are drawn by
+        the generator itself.
     """
 
     epochs: int = 200

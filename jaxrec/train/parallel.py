@@ -29,8 +29,13 @@ class Placement:
     """Where things live for one ``ParallelConfig``, and the compiled step that expects them there.
 
     Attributes:
-      config: as given.
-      mesh: axes ``"data"`` and ``"model"``.
+      config: how many devices there are, and how they share the work.
+      mesh: the devices, with axes ``"data"`` and ``"model"``.
+      replicated: sharding of arrays that every device of the mesh holds whole.
+      batch_sharding: sharding of ``[S, B, ...]`` batches, their rows B spread over all devices.
+
+    Raises:
+      ValueError: the config asks for more devices than there are, or for a number that does not divide them.
     """
 
     def __init__(self, config: ParallelConfig):
@@ -81,19 +86,16 @@ class Placement:
     def create_state(
         self, recommender: Recommender, optimizer: optax.GradientTransformation, key: PRNGKey
     ) -> TrainState:
-        """A fresh state where it belongs; its numbers are those of one device."""
+        """A fresh state where it belongs; its numbers are those of one device. Raises as ``shardings`` does."""
         return create_state(recommender, optimizer, key, self._state_shardings(recommender, optimizer))
 
     def state_shapes(self, recommender: Recommender, optimizer: optax.GradientTransformation) -> TrainState:
         """What ``create_state`` gives, as ``jax.ShapeDtypeStruct``s with their shardings; nothing is made."""
-        shapes = jax.eval_shape(lambda: create_state(recommender, optimizer, jax.random.key(0)))
-        shardings = self._state_shardings(recommender, optimizer)
-        if self.table_axis is None:
-            shardings = jax.tree.map(lambda _: shardings, shapes)
+        shapes = _shapes(recommender, optimizer)
         return jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
-            shardings,
+            self._checked_shardings(recommender, shapes),
         )
 
     def put_state(self, state: TrainState) -> TrainState:
@@ -124,11 +126,18 @@ class Placement:
         """Compiles ``steps(state, inputs, key)`` for S batches; the state's buffers are reused.
 
         Args:
-          recommender: whose loss is minimised.
+          recommender: the model whose loss is minimised.
           optimizer: optax transformation.
           on_device: whether inputs are ``DeviceCall``, from which each device cuts its own rows, or batches as
             ``put_batches`` places them.
           accumulate: as in ``TrainConfig``.
+
+        Returns:
+          A function that runs a call: from a state, the inputs of S steps and the run's key to the new state and
+          the means of the steps' metrics (see ``scan_steps``).
+
+        Raises:
+          ValueError: the item table is to be split, and cannot be.
         """
         pmap = self.config.mode == "pmap"
         axes = None
@@ -167,9 +176,13 @@ class Placement:
         """The shardings of a training state's leaves; one for all where nothing is split."""
         if self.table_axis is None:
             return self._whole
-        shapes = jax.eval_shape(lambda: create_state(recommender, optimizer, jax.random.key(0)))
+        return self._checked_shardings(recommender, _shapes(recommender, optimizer))
+
+    def _checked_shardings(self, recommender: Recommender, shapes: TrainState) -> TrainState:
+        """``shardings`` of a training state, if the model's ranking vectors can be split as its tables are."""
         shardings = self.shardings(shapes)
-        self._check_items(recommender, shapes.params, shardings.params)
+        if self.table_axis is not None:
+            self._check_items(recommender, shapes.params, shardings.params)
         return shardings
 
     def _check_items(self, recommender: Recommender, shapes: Params, shardings: Params) -> None:
@@ -215,6 +228,11 @@ class Placement:
             return steps(state, call.batches(part, self.num_devices), key)
 
         return cut_and_step
+
+
+def _shapes(recommender: Recommender, optimizer: optax.GradientTransformation) -> TrainState:
+    """The shapes of a fresh training state; nothing is made."""
+    return jax.eval_shape(lambda: create_state(recommender, optimizer, jax.random.key(0)))
 
 
 __all__ = ["Placement"]

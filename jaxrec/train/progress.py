@@ -15,12 +15,12 @@ class Progress:
     Attributes:
       call: calls done.
       best_score: best validation score so far (-1 before the first).
-      evaluations_since_best: for early stopping.
+      evaluations_since_best: evaluations since the best score, for early stopping.
       evaluated_epoch: last epoch that was evaluated.
-      seconds: spent in training, evaluations included.
-      targets: trained on so far.
-      loss_sum: of the targets since the last evaluation.
-      loss_targets: how many those are.
+      seconds: time spent in training, evaluations included.
+      targets: how many targets have been trained on.
+      loss_sum: sum of the losses of all targets since the last evaluation.
+      loss_targets: how many targets those are.
       batch_rows: rows of a batch of each length bucket, by which calls are counted.
     """
 
@@ -63,11 +63,11 @@ def check_going_on(
     """Checks that a training can go on from what a checkpoint holds.
 
     Args:
-      progress: of the checkpoint.
+      progress: the checkpoint's record.
       plan: the windows now.
-      config: of the loop now.
-      directory: of the checkpoints.
-      num_devices: that share the rows of a batch now.
+      config: the loop's settings now.
+      directory: where the checkpoints lie.
+      num_devices: how many devices share the rows of a batch now.
 
     Raises:
       ValueError: the batches have other sizes (call n would be other windows, and epochs end elsewhere), or the
@@ -97,9 +97,9 @@ class Pace:
     """Calls since the training began, or went on, and the time they took, evaluations left out.
 
     Attributes:
-      calls: so many.
-      targets: trained on in them.
-      seconds: that they took.
+      calls: how many calls there were.
+      targets: how many targets they trained on.
+      seconds: how long they took.
     """
 
     calls: int = 0

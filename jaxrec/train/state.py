@@ -32,8 +32,8 @@ def create_state(
     Args:
       recommender: draws the parameters.
       optimizer: makes its state from them.
-      key: of the parameters.
-      shardings: of the state's leaves (see ``Placement.shardings``), or one for all; ``None`` is the default
+      key: random key of the parameters.
+      shardings: where the state's leaves lie (see ``Placement.shardings``), or one for all; ``None`` is the default
         device. They do not change the values.
     """
 

@@ -33,9 +33,9 @@ def make_train_step(
     any number of devices.
 
     Args:
-      recommender: whose loss is minimised.
+      recommender: the model whose loss is minimised.
       optimizer: optax transformation.
-      axis_name: of ``jax.pmap`` or ``shard_map``, over which the rows of a batch are split (a tuple of axes: the
+      axis_name: axis of ``jax.pmap`` or ``shard_map`` over which the rows of a batch are split (a tuple of axes: the
         last runs fastest); ``None`` under plain ``jit``.
       table_axis: which of them the rows of item tables are split over, in parameters and optimizer state.
       parts_wanted: into how many parts, at most, the rows of a device's batch are split whose gradients are made one
@@ -73,7 +73,7 @@ def make_train_step(
 
 
 def scan_steps(step: StepFunction) -> StepFunction:
-    """Runs a step on each of S batches in one dispatch: ``[S, B, L]`` arrays in, means of the metrics out.
+    """A call: a step on each of S batches, as one program; ``[S, B, L]`` arrays in, means of the metrics out.
 
     ``loss`` is the mean over steps, ``weight`` the sum, so that targets can be counted; ``finite`` says
     whether every loss was a number.

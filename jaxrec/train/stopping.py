@@ -10,7 +10,7 @@ class StopRequest(threading.Event):
     """An event that a signal sets.
 
     Attributes:
-      number: of the signal; 0 before.
+      number: number of the signal; 0 before one comes.
     """
 
     number: int = 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
-from jaxrec.data.source import DataConfig, load_split
+from jaxrec.data.source import DataConfig, load_split, moved
 from jaxrec.data.splits import Split, leave_one_out, temporal
 
 users_events = st.lists(
@@ -174,6 +174,37 @@ def test_users_with_too_few_events_are_explained():
         leave_one_out(log)
     with pytest.raises(ValueError, match="min_events is 2; a user needs 3"):
         leave_one_out(log, min_events=2)
+
+
+def test_columns_are_named_only_where_they_are_read(tmp_path):
+    folder = str(timed([[(1, 1), (2, 2), (3, 1)]] * 2).save(tmp_path / "log"))
+    for source, kind in (
+        (folder, "a prepared folder"),
+        ("simulated", "simulated data"),
+        ("movielens-1m", "public"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"data.item is 'movie' and has no effect: {source} is .*{kind}"
+        ):
+            load_split(DataConfig(source=source, item="movie"))
+    with pytest.raises(ValueError, match="data.items_id is 'asin' and has no effect without data.items"):
+        load_split(DataConfig(source=folder, items_id="asin"))
+    former = DataConfig(source="log.csv", item="movie", items_id="asin", min_user=1, min_item=1)
+    assert moved(former) == dataclasses.replace(former, items_id="")
+    assert load_split(moved(former, folder)).interactions.num_users == 2
+
+
+def test_what_a_filter_leaves_out_is_told(tmp_path, caplog):
+    log = timed([[(1, 1), (2, 2), (3, 1)], [(1, 1), (2, 2), (3, 2), (4, 3)], [(1, 3)]])
+    source = DataConfig(source=str(log.save(tmp_path / "log")), min_user=3, min_item=2)
+    with caplog.at_level("INFO", "jaxrec"):
+        load_split(dataclasses.replace(source, min_user=1, min_item=1))
+        assert not caplog.messages
+        load_split(source)
+    (message,) = caplog.messages
+    assert message.endswith(
+        "kept 2 of 3 users, 2 of 6 items and 6 of 8 interactions (min_user 3, min_item 2)"
+    )
 
 
 def test_a_config_sets_the_clock(tmp_path):

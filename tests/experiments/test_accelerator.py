@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from command_line import experiment
@@ -152,3 +153,11 @@ def test_a_small_stage_as_a_person_runs_it(tmp_path):
     assert {record["section"] for record in content["records"]} == {"training"}
     cases = [record["case"] for record in content["records"]]
     assert {(case["feed"], case["mode"], case["fused"]) for case in cases} == {("device", "jit", True)}
+
+
+def test_the_help_shows_defaults_and_one_stage_a_line(capsys):
+    with pytest.raises(SystemExit):
+        accelerator.parse(["--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert {stage.name for stage in Plan(Path(), "", "").stages()} <= set(lines)
+    assert any(line.endswith("(default: runs/accelerator)") for line in lines)

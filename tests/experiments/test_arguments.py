@@ -10,6 +10,7 @@ from jaxrec import PRESETS, Config, config_to_json, preset
 from jaxrec.data.source import DataConfig
 from jaxrec.losses import LOSSES
 from jaxrec.models.encoder import EncoderRecommender, Penalty
+from jaxrec.serialization import config_fields
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
 
@@ -33,6 +34,16 @@ def test_every_preset_passes_through_the_flags_unchanged(name):
     parsed = parse("--preset", name, "--seed", "3")
     assert parsed.config == preset(name, seed=3)
     assert parsed.workdir == f"runs/{name}-simulated-seed3"
+
+
+def test_whether_somebody_chose_the_preset(tmp_path):
+    assert arguments.takes_default_preset(["--data", "x.csv", "--workdir", str(tmp_path)])
+    assert not arguments.takes_default_preset(["--preset", "sasrec"])
+    assert not arguments.takes_default_preset(["--config=mine.json"])
+    (tmp_path / "config.json").write_text(json.dumps(config_to_json(preset("sasrec"))))
+    assert not arguments.takes_default_preset(["--workdir", str(tmp_path)])
+    note = experiment("train").default_preset_note("vgenatt")
+    assert "vgenatt is the default preset; --preset sasrec" in note
 
 
 def test_data_has_a_short_and_a_long_flag():
@@ -159,3 +170,28 @@ def test_help_texts_are_those_of_the_docstrings():
 @pytest.mark.parametrize("cls", [Config, TrainConfig, OptimizerConfig, DataConfig, EncoderRecommender])
 def test_every_field_has_a_help_text(cls):
     assert set(arguments.attribute_docs(cls)) == {field.name for field in dataclasses.fields(cls)}
+
+
+def parts(value):
+    """A config's dataclasses, itself among them."""
+    if dataclasses.is_dataclass(value):
+        yield value
+        for field in config_fields(type(value)):
+            yield from parts(getattr(value, field.name))
+
+
+@pytest.mark.parametrize(
+    "value", [*(preset(name) for name in sorted(PRESETS)), *(cls() for cls in LOSSES.values())]
+)
+def test_every_part_has_help_texts_also_for_inherited_fields(value):
+    for part in parts(value):
+        names = {field.name for field in config_fields(type(part))}
+        assert names <= arguments.attribute_docs(type(part)).keys(), type(part)
+
+
+def test_the_help_shows_computed_defaults(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "(default: runs/PRESET-DATA-seedN)" in told
+    assert "(default: as in the preset)" in told

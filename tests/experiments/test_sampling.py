@@ -83,6 +83,19 @@ def test_what_cannot_be_is_one_sentence(run, flags, words, capsys):
     assert_one_sentence(outcome, *words)
 
 
+def test_seen_items_are_treated_as_in_the_run(tmp_path):
+    config = jaxrec.preset("diffurec", evaluation=jaxrec.config.EvaluationConfig(exclude_seen=False))
+    (tmp_path / "config.json").write_text(json.dumps(jaxrec.config_to_json(config)))
+    sampling = experiment("sampling")
+    flags = ["--workdir", str(tmp_path)]
+    plain = sampling.parse_sampling_arguments(flags)
+    other = sampling.parse_sampling_arguments([*flags, "--exclude-seen"])
+    assert (plain.exclude_seen, other.exclude_seen) == (False, True)
+    assert "exclude-seen" not in sampling.shown_flags(plain, of_the_run=False)
+    assert sampling.shown_flags(other, of_the_run=False).endswith(" --exclude-seen")
+    assert sampling.shown_flags(plain, of_the_run=True).endswith(" --no-exclude-seen")
+
+
 def test_a_run_without_a_reverse_process(split, tmp_path, capsys):
     jaxrec.fit(jaxrec.preset("popularity"), split, tmp_path / "run")
     outcome = run_here("sampling.py", "--workdir", tmp_path / "run", "--no-cache", capsys=capsys)
