@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from jaxrec import PRESETS, Config, config_from_json, config_to_json, preset
 from jaxrec.config import EvaluationConfig, differences, read_config
-from jaxrec.losses import LOSSES
+from jaxrec.loss_names import NAMED_LOSSES
+from jaxrec.losses import LOSSES, GeneralizedBinaryLoss
 from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender, Penalty
 from jaxrec.serialization import to_json
@@ -36,6 +37,23 @@ def test_every_preset_says_what_it_is_and_how_to_run_it(name):
 def test_every_loss_survives(name):
     config = Config(model=EncoderRecommender(loss_function=LOSSES[name]()))
     assert through_json(config) == config
+
+
+@pytest.mark.parametrize("name", sorted(NAMED_LOSSES))
+def test_a_preset_takes_a_loss_by_its_name(name):
+    assert preset("stosa", {"model.loss_function": name}).model.loss_function == NAMED_LOSSES[name]()
+
+
+def test_a_named_loss_has_settings_of_its_own():
+    settings = {"model.loss_function": "gbce", "model.loss_function.t": 0.5}
+    assert preset("sasrec", settings).model.loss_function == GeneralizedBinaryLoss(t=0.5)
+
+
+def test_an_unknown_loss_is_told():
+    with pytest.raises(
+        ValueError, match=r"no loss 'bprr'; did you mean 'bpr'\? The losses are softmax, .*bpr"
+    ):
+        preset("sasrec", {"model.loss_function": "bprr"})
 
 
 @settings(max_examples=30)

@@ -11,8 +11,8 @@ from comparison.baselines import RandomRecommender
 from comparison.settings import CompareArguments
 from jaxrec.config import Config, EvaluationConfig, config_from_json, config_to_json
 from jaxrec.models.popularity import PopularityRecommender
-from jaxrec.presets import PRESETS, preset
-from jaxrec.serialization import nearest, set_value
+from jaxrec.presets import PRESETS, change_setting, preset
+from jaxrec.serialization import nearest
 
 POPULARITY, RANDOM, ALL = "popularity", "random", "all"
 NAME = re.compile(r"[\w-]+")
@@ -187,7 +187,7 @@ def _set(content: dict[str, Any], path: str, value: Any, name: str) -> None:
                 f"{name}.{path} cannot be set for one model: all models of a comparison have the same {path};"
                 f" {flag} decides it"
             )
-    set_value(content, path, value, name)
+    change_setting(content, path, value, name)
 
 
 __all__ = ["POPULARITY", "RANDOM", "Member", "Variant", "make_members"]
