@@ -18,7 +18,8 @@ class LossOutput(NamedTuple):
     Attributes:
       total: scalar float32, the sum of the weighted losses (penalties included).
       weight: scalar float32, the sum of the weights; the loss is ``total / weight``.
-      metrics: scalars float32, each again a sum to be divided by ``weight``.
+      metrics: scalars float32, each again a sum to be divided by ``weight``; ``ranking_loss`` is what the model's
+        loss function gave, without penalties.
     """
 
     total: Array

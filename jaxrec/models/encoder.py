@@ -178,7 +178,7 @@ class EncoderRecommender:
             loss_key,
             num_items=self.num_items,
         )
-        metrics = {"cross_entropy": total}
+        metrics = {"ranking_loss": total}
         coefficients = {penalty.name: penalty for penalty in self.penalties}
         if unknown := sorted(coefficients.keys() - penalties.keys()):
             raise ValueError(
