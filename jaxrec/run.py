@@ -107,6 +107,7 @@ class Run:
         split: "Split | None" = None,
         num_samples: int = 1,
         save: bool = True,
+        per_user: bool = False,
     ) -> dict[str, Any]:
         """All metrics of the ranking of every item, flat; ``groups``, ``intervals`` and ``protocol`` besides.
 
@@ -120,11 +121,14 @@ class Run:
           num_samples: draws averaged, of a model that can draw; 1 asks one that draws on request only (V-GenAtt)
             for its mean.
           save: whether to write the result below ``workdir/evaluations``; where that cannot be, it is only warned.
+          per_user: whether to add ``"per_user"``, a frame ``user_id, rank, hr@5, ...`` of each target's rank (from 1;
+            a half where scores are equal) and values, for ``jaxrec.significance.paired_test`` between two runs on the
+            same data. It is not written.
 
         Raises:
           ValueError: there is no data, or other data than the run was fitted on.
         """
-        from jaxrec.evaluation import as_dict, evaluate_split
+        from jaxrec.evaluation import as_dict, evaluate_split, values_of_users
 
         split, samples = self._checked_split(split), self._samples(num_samples)
         exclude_seen = self.config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
@@ -137,6 +141,7 @@ class Run:
             batch_size=self.config.evaluation.batch_size,
             key=self.key,
             num_samples=samples,
+            cutoffs=self.config.evaluation.cutoffs,
             mesh=self.mesh,
         )
         card = ProtocolCard(
@@ -148,6 +153,7 @@ class Run:
                 trained=not isinstance(self.recommender, PopularityRecommender),
                 validated=len(split.validation) > 0,
                 exclude_seen=self.config.evaluation.exclude_seen,
+                select_by=self.config.evaluation.select_by,
             ),
             num_samples=samples,
         )
@@ -155,7 +161,7 @@ class Run:
         result = {**as_dict(evaluation), **never_trained, "protocol": card.as_dict()}
         if save and self.workdir is not None:
             artifact.keep_evaluation(self.workdir, result)
-        return result
+        return {**result, "per_user": values_of_users(evaluation, split, part)} if per_user else result
 
     def _samples(self, num_samples: int) -> int:
         """The samples that are taken: one, and a warning, where several are asked of a model that draws nothing."""

@@ -56,6 +56,25 @@ def test_an_unknown_loss_is_told():
         preset("sasrec", {"model.loss_function": "bprr"})
 
 
+@pytest.mark.parametrize("cutoffs", [(), (0, 5), (10, 5), (5, 5, 10)])
+def test_cutoffs_are_ascending_and_positive(cutoffs):
+    with pytest.raises(ValueError, match="cutoffs must be whole numbers above 0, ascending"):
+        EvaluationConfig(cutoffs=cutoffs, select_by="mrr")
+
+
+def test_the_selecting_metric_is_one_that_is_measured():
+    settings = {"evaluation.cutoffs": [1, 50], "evaluation.select_by": "hr@50"}
+    assert through_json(preset("sasrec", settings)).evaluation.cutoffs == (1, 50)
+    with pytest.raises(ValueError, match=r"select_by is 'ndcg@10', .*\(1, 50\) is hr@1, hr@50, ndcg@1"):
+        EvaluationConfig(cutoffs=(1, 50))
+
+
+def test_a_config_from_before_there_were_cutoffs_has_the_usual_ones():
+    data = config_to_json(Config())
+    del data["evaluation"]["cutoffs"], data["evaluation"]["select_by"]
+    assert config_from_json(data).evaluation == EvaluationConfig(True, None, (5, 10, 20), "ndcg@10")
+
+
 @settings(max_examples=30)
 @given(
     st.integers(0, 2**31 - 1),

@@ -23,6 +23,8 @@ SHARED = {
     "evaluation.exclude_seen": "--choose-seen-included",
 }
 """Settings that all models of a comparison have in common, and the flags that decide them."""
+FIXED = ("evaluation.cutoffs", "evaluation.select_by")
+"""Settings that no model of a comparison can have otherwise: tables, tests and plots are made of these."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +189,9 @@ def _set(content: dict[str, Any], path: str, value: Any, name: str) -> None:
                 f"{name}.{path} cannot be set for one model: all models of a comparison have the same {path};"
                 f" {flag} decides it"
             )
+    if path in FIXED:
+        shown = content["evaluation"][path.partition(".")[2]]
+        raise ValueError(f"{name}.{path} cannot be set: a comparison has {shown} for all models")
     change_setting(content, path, value, name)
 
 

@@ -22,7 +22,7 @@ class TrainConfig:
         whole log, or ``auto``: on an accelerator where the log fits, else by Grain. The batches are the same.
       length_buckets: whether short histories go to short batches.
       evaluate_every: epochs between evaluations on the validation part.
-      patience: evaluations without a better NDCG@10 before stopping.
+      patience: evaluations without a better value of evaluation.select_by before stopping.
       checkpoint_minutes: minutes between checkpoints, beside the one at each evaluation.
       keep_checkpoints: latest checkpoints that stay; the best one stays besides.
       random_bits: generator of the keys of training. Dropout masks, noise and negatives are a hash of a key, cheap
