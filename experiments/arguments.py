@@ -15,9 +15,9 @@ from jaxrec import artifact
 from jaxrec.config import Config, read_config
 from jaxrec.data.source import SIMULATED, DataConfig
 from jaxrec.distributed import DistributedConfig
-from jaxrec.losses import LOSSES
+from jaxrec.loss_names import LOSS_LINES, named_loss
 from jaxrec.presets import PRESETS, preset
-from jaxrec.serialization import config_fields, nearest
+from jaxrec.serialization import config_fields
 
 DEMO_PRESET, DEFAULT_PRESET = "vgenatt-demo", "vgenatt"
 FILLED_FROM_DATA = ("num_items",)
@@ -71,7 +71,7 @@ class TrainArguments:
     workdir: Annotated[
         str, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET-DATA-seedN)")
     ] = ""
-    loss: Annotated[str, _metavar(LOSSES, "(default: as in the preset)")] = ""
+    loss: Annotated[str, _metavar(LOSS_LINES, "(default: as in the preset)")] = ""
     cache: bool = True
     debug: bool = False
     distributed: DistributedConfig = DistributedConfig()
@@ -161,11 +161,10 @@ def seen_excluded_in_run(argv: list[str]) -> bool:
 
 
 def _with_loss(config: Config, name: str) -> Config:
-    if name.replace("-", "_") not in LOSSES:
-        raise ValueError(f"there is no loss {name!r}{nearest(name, LOSSES)}")
+    loss = named_loss(name)
     if "loss_function" not in (field.name for field in dataclasses.fields(config.model)):
         raise ValueError(f"--loss: a {type(config.model).__name__} has no choice of loss")
-    model = dataclasses.replace(config.model, loss_function=LOSSES[name.replace("-", "_")]())
+    model = dataclasses.replace(config.model, loss_function=loss)
     return dataclasses.replace(config, model=model)
 
 
@@ -206,7 +205,7 @@ def config_registry(*, brief: bool = False) -> ConstructorRegistry:
                     name=field.name,
                     type=_annotate(cls, field.name, kind, hints[field.name]),
                     default=value,
-                    helptext=attribute_docs(cls).get(field.name),
+                    helptext=_help_text(cls, field.name),
                 )
             )
         return StructConstructorSpec(functools.partial(cls, **fixed), tuple(fields))
@@ -222,6 +221,14 @@ def _annotate(cls: type, name: str, kind: Any, hint: Any) -> Any:
             tyro.conf.arg(name="data", prefix_name=False, aliases=["--data.source"], metavar="NAME_OR_PATH"),
         ]
     return hint if cls is TrainArguments else kind
+
+
+def _help_text(cls: type, name: str) -> str | None:
+    """What ``--help`` says of a field; of the loss, also what each name stands for."""
+    text = attribute_docs(cls).get(name)
+    if cls is not TrainArguments or name != "loss":
+        return text
+    return "\n".join([text, *(f"{loss}: {line}." for loss, line in LOSS_LINES.items())])
 
 
 @functools.cache

@@ -89,10 +89,10 @@ def main(argv: list[str]) -> int:
     written = [artifact.keep_evaluation(run.workdir, result)]
     results = {name: result}
     if arguments.popularity and not isinstance(run.recommender, PopularityRecommender):
-        baseline = jaxrec.fit(jaxrec.preset("popularity"), split)
+        baseline = jaxrec.fit(jaxrec.preset("popularity", evaluation=run.config.evaluation), split)
         results["popularity"] = baseline.evaluate(part, exclude_seen=exclude_seen)
     print_metrics(console, results)
-    print_groups(console, result["groups"])
+    print_groups(console, result["groups"], run.config.evaluation.cutoffs)
     if out is not None:
         with artifact.writing(out, instead="choose another --out"):
             artifact.write_json(out, result)
@@ -167,10 +167,13 @@ def record_result(folder: Path, run: jaxrec.Run, result: dict[str, Any]) -> Path
     return folder / f"{name}.json"
 
 
-def print_groups(console: Console, groups: dict[str, dict[str, Any]]) -> None:
-    """Accuracy by length of the history and by popularity of the target."""
+def print_groups(console: Console, groups: dict[str, dict[str, Any]], cutoffs: tuple[int, ...]) -> None:
+    """Accuracy at 10, or the last cutoff, by length of the history and by popularity of the target."""
+    cutoff = 10 if 10 in cutoffs else cutoffs[-1]
     table = make_table(console)
-    columns = [name for name in ("hr@10", "ndcg@10") if all(name in group for group in groups.values())]
+    columns = [
+        name for name in (f"hr@{cutoff}", f"ndcg@{cutoff}") if all(name in group for group in groups.values())
+    ]
     table.add_column("group")
     for heading in ("users", *(name.upper() for name in columns)):
         table.add_column(heading, justify="right")

@@ -198,7 +198,7 @@ def measure(
         )
 
     result = evaluate()
-    row = {**dataclasses.asdict(way), **{name: result[name] for name in METRICS}}
+    row = {**dataclasses.asdict(way), **{name: result[name] for name in METRICS if name in result}}
     if arguments.timed:
         start = time.perf_counter()
         evaluate()
@@ -213,7 +213,7 @@ def cells_of(row: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:
     cells = {"sampler": row["sampler"], "steps": str(row["steps"]), "samples": str(row["samples"])}
     if not has_learned_visibility(config):
         cells["λ"] = f"{row['uncertainty']:g}"
-    cells |= {heading: f"{row[name]:.4f}" for name, heading in METRICS.items()}
+    cells |= {heading: f"{row[name]:.4f}" for name, heading in METRICS.items() if name in row}
     return {**cells, "users/s": f"{row[SPEED]:,.0f}"} if SPEED in row else cells
 
 

@@ -87,16 +87,18 @@ def show_results(console: Console, run: jaxrec.Run, split: Split, name: str) -> 
     results = {name: run.evaluate("test")}
     exclude_seen = run.config.evaluation.exclude_seen
     if not isinstance(run.recommender, PopularityRecommender):
-        popularity = jaxrec.fit(jaxrec.preset("popularity"), split)
+        popularity = jaxrec.fit(jaxrec.preset("popularity", evaluation=run.config.evaluation), split)
         results["popularity"] = popularity.evaluate("test", exclude_seen=exclude_seen)
     print_metrics(console, results)
-    if "ndcg@10" in results[name].get("intervals", {}):
-        low, high = results[name]["intervals"]["ndcg@10"]
+    metric = run.config.evaluation.select_by
+    if metric in results[name].get("intervals", {}):
+        low, high = results[name]["intervals"][metric]
         say(
             console,
-            f"NDCG@10 {results[name]['ndcg@10']:.4f}, 95 % interval over users {low:.4f} to {high:.4f}",
+            f"{metric.upper()} {results[name][metric]:.4f}, 95 % interval over users {low:.4f} to {high:.4f}",
         )
-    if run.config.data.source == SIMULATED and exclude_seen and processes.is_main():
+    shows_oracle = run.config.data.source == SIMULATED and exclude_seen and "ndcg@10" in results[name]
+    if shows_oracle and processes.is_main():
         show_oracle(console, run.config, split, results[name]["ndcg@10"])
     if run.training_seconds:
         say(console, f"trained in {run.training_seconds:.0f} s, evaluations included")

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxrec.config import Config, config_to_json, differences
+from jaxrec.config import Config, EvaluationConfig, config_to_json, differences
+from jaxrec.serialization import to_json
 
 CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = (
     "config.json",
@@ -19,6 +20,7 @@ ELSEWHERE = {"data": None, "parallel": None}  # sections of a config that tell w
 DECISIVE_TRAIN_FIELDS = frozenset(
     f"train.{name}" for name in ("batch_targets", "steps_per_call", "length_buckets", "random_bits")
 )
+DECISIVE_EVALUATION_FIELDS = ("exclude_seen", "select_by")  # they choose the checkpoint
 DECAYS_OVER_ALL_EPOCHS = ("cosine", "linear")  # the rate at a step depends on the number of epochs
 
 
@@ -38,7 +40,7 @@ def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
         raise ValueError(
             f"{workdir} holds a run on other data ({'; '.join(differences(former, card))}); choose another workdir"
         )
-    former = json.loads((workdir / CONFIG).read_text(encoding="utf-8"))
+    former = _stored(workdir / CONFIG)
     now = config_to_json(config)
     decisive = ("model", "optimizer", "seed")
     changed = differences({key: former.get(key) for key in decisive}, {key: now[key] for key in decisive})
@@ -47,8 +49,9 @@ def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
         for line in differences(former.get("train"), now["train"], "train")
         if line.split(":")[0] in DECISIVE_TRAIN_FIELDS
     ]
-    former_ranking, ranking = (part["evaluation"]["exclude_seen"] for part in (former, now))
-    changed += differences(former_ranking, ranking, "evaluation.exclude_seen")  # it chooses the checkpoint
+    for name in DECISIVE_EVALUATION_FIELDS:
+        there, here = (part["evaluation"][name] for part in (former, now))
+        changed += differences(there, here, f"evaluation.{name}")
     if changed:
         raise ValueError(
             f"{workdir} holds a run of another configuration ({'; '.join(changed)}); choose another workdir, or repeat"
@@ -63,6 +66,14 @@ def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
         )
 
 
+def _stored(path: Path) -> dict[str, Any]:
+    """A card or config as it was written, settings of the evaluation that are newer at their defaults."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if path.name == CONFIG:
+        content["evaluation"] = {**to_json(EvaluationConfig()), **content.get("evaluation", {})}
+    return content
+
+
 def check_free(workdir: Path, config: Config, card: dict[str, Any]) -> None:
     """Checks that a directory holds nothing of another run than this one, which has not been there yet.
 
@@ -72,7 +83,7 @@ def check_free(workdir: Path, config: Config, card: dict[str, Any]) -> None:
     found: list[str] = []
     for name, own, ignored in ((DATA, card, {}), (CONFIG, config_to_json(config), ELSEWHERE)):
         if (workdir / name).exists():
-            there = json.loads((workdir / name).read_text(encoding="utf-8"))
+            there = _stored(workdir / name)
             found += differences({**there, **ignored}, {**own, **ignored})
     if found:
         raise ValueError(

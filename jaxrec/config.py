@@ -17,6 +17,7 @@ from jaxrec.diffusion.schedule import (
     TruncatedLinearSchedule,
 )
 from jaxrec.mesh import ParallelConfig
+from jaxrec.metrics import CUTOFFS, SELECTION_METRIC, accuracy_names
 from jaxrec.models.denoising import Objective
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
@@ -46,16 +47,30 @@ class EvaluationConfig:
     """How a model is evaluated.
 
     Attributes:
-      exclude_seen: whether items of the user's whole history are left out of the ranking; also decides which
-        validation NDCG@10 chooses the checkpoint.
+      exclude_seen: whether items of the user's whole history are left out of the ranking; also in the validation that
+        chooses the checkpoint.
       batch_size: users ranked at once, by all devices together; ``None`` takes 256 on CPUs, and 2,048 for each
         device of another kind, fewer where the histories are long.
+      cutoffs: the K of the metrics, ascending.
+      select_by: the metric of the validation part that chooses the checkpoint: hr@K, ndcg@K or mrr@K at one of the
+        cutoffs, or mrr.
     """
 
     exclude_seen: bool = True
     batch_size: int | None = None
+    cutoffs: tuple[int, ...] = CUTOFFS
+    select_by: str = SELECTION_METRIC
 
     def __post_init__(self):
+        if not self.cutoffs or min(self.cutoffs) < 1 or list(self.cutoffs) != sorted(set(self.cutoffs)):
+            raise ValueError(
+                f"evaluation.cutoffs must be whole numbers above 0, ascending, each once; got {self.cutoffs}"
+            )
+        if self.select_by not in (names := accuracy_names(self.cutoffs)):
+            raise ValueError(
+                f"evaluation.select_by is {self.select_by!r}, and what is measured at evaluation.cutoffs"
+                f" {self.cutoffs} is {', '.join(names)}; choose one of these, or add its cutoff"
+            )
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"evaluation.batch_size must be at least 1, got {self.batch_size}")
 

@@ -1,6 +1,6 @@
 """From a split to an evaluation: what the metrics need to know of the data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import jax
@@ -9,12 +9,15 @@ from jax.sharding import Mesh
 from jaxrec.batch import right_align
 from jaxrec.config import Config
 from jaxrec.diversity import CategoryTable, category_table
+from jaxrec.metrics import CUTOFFS
 from jaxrec.recommender import Recommender
 from jaxrec.sharding import available_mesh
 from jaxrec.train.evaluate import Evaluation, evaluate
 from jaxrec.typing import Params, PRNGKey
 
 if TYPE_CHECKING:
+    import polars
+
     from jaxrec.data.splits import Split
 
 DIAGNOSED_USERS = 512
@@ -39,6 +42,7 @@ def evaluate_split(
     key: PRNGKey,
     batch_size: int | None = None,
     num_samples: int = 1,
+    cutoffs: Sequence[int] = CUTOFFS,
     mesh: Mesh | None = None,
 ) -> Evaluation:
     """Ranks the targets of a part among all items, with every metric of the protocol; see ``evaluate``."""
@@ -51,6 +55,7 @@ def evaluate_split(
         key=key,
         num_samples=num_samples,
         batch_size=batch_size,
+        cutoffs=cutoffs,
         item_counts=split.train_item_counts(),
         categories=split_categories(split),
         mesh=mesh,
@@ -64,6 +69,16 @@ def as_dict(evaluation: Evaluation, *, intervals: bool = True) -> dict[str, Any]
     if intervals:
         result["intervals"] = {name: list(bounds) for name, bounds in evaluation.intervals().items()}
     return result
+
+
+def values_of_users(
+    evaluation: Evaluation, split: "Split", part: Literal["validation", "test"]
+) -> "polars.DataFrame":
+    """``user_id, rank`` (from 1) and every metric that is a mean over users, one row a target of the part."""
+    from jaxrec.data.answers import user_frame
+
+    values = {"rank": evaluation.ranks + 1.0, **evaluation.per_user}
+    return user_frame(split.interactions.users, split.targets(part).users, values)
 
 
 def validation_function(
@@ -91,6 +106,7 @@ def validation_function(
             exclude_seen=config.evaluation.exclude_seen,
             key=key,
             batch_size=config.evaluation.batch_size,
+            cutoffs=config.evaluation.cutoffs,
             with_lists=False,
             mesh=mesh,
         ).metrics
@@ -112,4 +128,4 @@ def _diagnosis(recommender: Recommender, split: "Split") -> Callable[[Params], d
     return lambda params: {name: float(value) for name, value in compiled(params, items).items()}
 
 
-__all__ = ["as_dict", "evaluate_split", "split_categories", "validation_function"]
+__all__ = ["as_dict", "evaluate_split", "split_categories", "validation_function", "values_of_users"]

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 def fit(
     config: Config, split: "Split", workdir: str | Path | None = None, *, reporter: Reporter | None = None
 ) -> Run:
-    """Trains a model, chooses the checkpoint by validation NDCG@10, and returns it as a run.
+    """Trains a model, chooses the checkpoint by ``evaluation.select_by`` (validation NDCG@10), and returns it as a run.
 
     With a ``workdir`` the run is saved there, and a run that was cut off, at whatever moment, goes on
     from its last checkpoint to the same result; a complete run is loaded without writing.
@@ -203,6 +203,7 @@ def _trainer(
         checkpoints=checkpoints,
         evaluate=validation_function(config, recommender, split),
         seed=config.seed,
+        select_by=config.evaluation.select_by,
         reporter=Several(JsonLines(directory / artifact.METRICS), reporter or Silent())
         if processes.is_main()
         else Silent(),

@@ -284,12 +284,12 @@ class PairwiseLoss(_NegativeSampling):
 
 LOSSES: dict[str, type] = {
     "softmax": SoftmaxLoss,
-    "sampled_softmax": SampledSoftmaxLoss,
-    "binary": BinaryLoss,
-    "generalized_binary": GeneralizedBinaryLoss,
-    "pairwise": PairwiseLoss,
+    "sampled-softmax": SampledSoftmaxLoss,
+    "bce": BinaryLoss,
+    "gbce": GeneralizedBinaryLoss,
+    "bpr": PairwiseLoss,
 }
-"""The losses by the name that a configuration gives."""
+"""The losses of every recommender by name; ``jaxrec.loss_names`` reads the names that a person types."""
 
 __all__ = [
     "LOSSES",

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 CUTOFFS = (5, 10, 20)
+SELECTION_METRIC = "ndcg@10"
+"""By which a checkpoint is chosen where nothing else is asked for."""
 
 
 class Ranks(NamedTuple):
@@ -70,12 +72,20 @@ def reciprocal_rank(ranks: Ranks, cutoff: int | None = None) -> np.ndarray:
     return _expectation(ranks, 1.0 / (np.arange(cutoff) + 1.0))
 
 
+AT_CUTOFF = {"hr": hits, "ndcg": ndcg, "mrr": reciprocal_rank}
+
+
 def accuracy(ranks: Ranks, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:
     """Each user's ``hr@K``, ``ndcg@K``, ``mrr@K`` and ``mrr`` (without a cutoff), ``[n]`` float64 each."""
     values = {}
-    for name, function in (("hr", hits), ("ndcg", ndcg), ("mrr", reciprocal_rank)):
+    for name, function in AT_CUTOFF.items():
         values |= {f"{name}@{cutoff}": function(ranks, cutoff) for cutoff in cutoffs}
     return values | {"mrr": reciprocal_rank(ranks)}
+
+
+def accuracy_names(cutoffs: Sequence[int]) -> tuple[str, ...]:
+    """The metrics that ``accuracy`` gives at these cutoffs."""
+    return (*(f"{name}@{cutoff}" for name in AT_CUTOFF for cutoff in cutoffs), "mrr")
 
 
 def history_length_groups(lengths: np.ndarray, parts: int = 5) -> dict[str, np.ndarray]:
@@ -120,8 +130,10 @@ def popularity_groups(
 
 __all__ = [
     "CUTOFFS",
+    "SELECTION_METRIC",
     "Ranks",
     "accuracy",
+    "accuracy_names",
     "history_length_groups",
     "hits",
     "ndcg",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxrec.config import Config, config_from_json, config_to_json
+from jaxrec.loss_names import named_loss
 from jaxrec.models.denoising import Objective
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
@@ -14,7 +15,7 @@ from jaxrec.models.stosa import StosaRecommender
 from jaxrec.nn.diffusion_attention import DiffusionAttention
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.vae_attention import VaeAttention
-from jaxrec.serialization import nearest, set_value
+from jaxrec.serialization import nearest, set_value, to_json
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
 
@@ -194,7 +195,8 @@ def preset(name: str, settings: Mapping[str, Any] | None = None, **sections: Any
 
     Args:
       name: one of ``PRESETS``.
-      settings: single values, by their path; JSON-able, a model's parts by ``{"class": NAME, ...}``.
+      settings: single values, by their path; JSON-able, a model's parts by ``{"class": NAME, ...}``, its loss also by
+        the name that ``--loss`` of ``train.py`` takes: ``{"model.loss_function": "bpr"}``.
       **sections: of the config: ``model``, ``optimizer``, ``train``, ``evaluation``, ``parallel``, ``data``, ``seed``.
 
     Raises:
@@ -214,8 +216,19 @@ def preset(name: str, settings: Mapping[str, Any] | None = None, **sections: Any
         return config
     content = config_to_json(config)
     for path, value in settings.items():
-        set_value(content, path, value, name)
+        change_setting(content, path, value, name)
     return config_from_json(content)
 
 
-__all__ = ["PRESETS", "preset"]
+def change_setting(content: dict[str, Any], path: str, value: Any, name: str) -> None:
+    """``set_value`` for what a person types: the model's loss may be given by its name, such as ``bpr``.
+
+    Raises:
+      ValueError: there is no such place, or no such loss; says which there are.
+    """
+    if path == "model.loss_function" and isinstance(value, str):
+        value = to_json(named_loss(value))
+    set_value(content, path, value, name)
+
+
+__all__ = ["PRESETS", "change_setting", "preset"]

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from jaxrec.metrics import SELECTION_METRIC
 from jaxrec.version import __version__
 
 
@@ -54,24 +55,27 @@ class ProtocolCard:
 
 
 NOT_COMPARED = ("seed", "num_samples", "jaxrec", "jax", "device")
-VALIDATION, NOTHING = "validation ndcg@10", "nothing"
+VALIDATION, NOTHING = f"validation {SELECTION_METRIC}", "nothing"
 OLDER_CHOICES = {VALIDATION: f"{VALIDATION}, seen excluded"}
 """What cards said before they named the treatment of seen items; comparisons knew only one."""
 
 
-def chosen_by(*, trained: bool, validated: bool, exclude_seen: bool) -> str:
+def chosen_by(
+    *, trained: bool, validated: bool, exclude_seen: bool, select_by: str = SELECTION_METRIC
+) -> str:
     """What chose the checkpoint, in a card's words.
 
     Args:
       trained: whether the model learns by gradient.
       validated: whether there are validation targets.
       exclude_seen: whether items of the history were left out of the validation's ranking.
+      select_by: the metric.
     """
     if not trained:
         return f"{NOTHING}: it is not trained"
     if not validated:
         return f"{NOTHING}: there are no validation targets, and the last checkpoint is taken"
-    return f"{VALIDATION}, seen {'excluded' if exclude_seen else 'included'}"
+    return f"validation {select_by}, seen {'excluded' if exclude_seen else 'included'}"
 
 
 def comparable(card: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ class LossOutput(NamedTuple):
     Attributes:
       total: scalar float32, the sum of the weighted losses (penalties included).
       weight: scalar float32, the sum of the weights; the loss is ``total / weight``.
-      metrics: figures for the log by name, such as parts of the loss: scalars float32, each again a sum that is
-        divided by ``weight``.
+      metrics: figures for the log by name: scalars float32, each again a sum that is divided by ``weight``.
+        ``ranking_loss`` is what the model's loss function gave, without penalties.
     """
 
     total: Array

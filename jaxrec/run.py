@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxrec import artifact, processes
-from jaxrec.bulk import ListRequest, recommend_histories
+from jaxrec.answers import list_frame_of, read_candidates, score_frame_of, similar_frame_of, vectors_of
+from jaxrec.bulk import ListRequest
 from jaxrec.config import Config
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.protocol import ProtocolCard, chosen_by
@@ -107,6 +107,7 @@ class Run:
         split: "Split | None" = None,
         num_samples: int = 1,
         save: bool = True,
+        per_user: bool = False,
     ) -> dict[str, Any]:
         """All metrics of the ranking of every item, flat; ``groups``, ``intervals`` and ``protocol`` besides.
 
@@ -120,11 +121,14 @@ class Run:
           num_samples: draws averaged, of a model that can draw; 1 asks one that draws on request only (V-GenAtt)
             for its mean.
           save: whether to write the result below ``workdir/evaluations``; where that cannot be, it is only warned.
+          per_user: whether to add ``"per_user"``, a frame ``user_id, rank, hr@5, ...`` of each target's rank (from 1;
+            a half where scores are equal) and values, for ``jaxrec.significance.paired_test`` between two runs on the
+            same data. It is not written.
 
         Raises:
           ValueError: there is no data, or other data than the run was fitted on.
         """
-        from jaxrec.evaluation import as_dict, evaluate_split
+        from jaxrec.evaluation import as_dict, evaluate_split, values_of_users
 
         split, samples = self._checked_split(split), self._samples(num_samples)
         exclude_seen = self.config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
@@ -137,6 +141,7 @@ class Run:
             batch_size=self.config.evaluation.batch_size,
             key=self.key,
             num_samples=samples,
+            cutoffs=self.config.evaluation.cutoffs,
             mesh=self.mesh,
         )
         card = ProtocolCard(
@@ -148,6 +153,7 @@ class Run:
                 trained=not isinstance(self.recommender, PopularityRecommender),
                 validated=len(split.validation) > 0,
                 exclude_seen=self.config.evaluation.exclude_seen,
+                select_by=self.config.evaluation.select_by,
             ),
             num_samples=samples,
         )
@@ -155,7 +161,7 @@ class Run:
         result = {**as_dict(evaluation), **never_trained, "protocol": card.as_dict()}
         if save and self.workdir is not None:
             artifact.keep_evaluation(self.workdir, result)
-        return result
+        return {**result, "per_user": values_of_users(evaluation, split, part)} if per_user else result
 
     def _samples(self, num_samples: int) -> int:
         """The samples that are taken: one, and a warning, where several are asked of a model that draws nothing."""
@@ -222,62 +228,77 @@ class Run:
           ValueError: ``k`` is below 1, the spread of one sample is asked for, an item or all candidates are
             unknown, or the form is not understood.
         """
-        from jaxrec.data.histories import known_items, read_histories, recommendation_frame
-
-        if k < 1:
-            raise ValueError(f"k is {k}; ask for at least 1 item")
         samples = self._samples(num_samples)
         if with_spread and drawing(self.recommender).stochastic and num_samples < 2:
             raise ValueError(
                 f"num_samples is {num_samples}, and the spread of the scores needs at least 2 samples; pass a larger"
                 " num_samples, or leave with_spread out"
             )
-        if isinstance(histories, Mapping) and not histories:
-            raise ValueError("histories is empty; give at least one user")
-        read = read_histories(histories, self.catalogue.item_ids, on_unknown=on_unknown)
-        chosen = None
-        if candidates is not None:
-            chosen = known_items(
-                candidates, self.catalogue.item_ids, on_unknown=on_unknown, what="candidates"
-            )
-            if not len(chosen):
-                raise ValueError(
-                    "none of the candidates is in the catalogue, so there is nothing to recommend"
-                )
         request = ListRequest(
-            k=min(k, self.catalogue.num_items),
+            k=k,
             exclude_seen=exclude_seen,
-            candidates=chosen,
+            candidates=read_candidates(self, candidates, on_unknown),
             num_samples=samples,
             with_spread=with_spread,
             batch_size=batch_size or self.config.evaluation.batch_size,
         )
-        lists = recommend_histories(
-            self.recommender,
-            self._params_on_mesh(),
-            read.items,
-            read.offsets,
-            request,
-            item_counts=self.item_counts,
-            key=self.key,
-            mesh=self.mesh,
-        )
-        titles = self.catalogue.metadata if with_titles else None
-        if with_titles and titles is None:
-            warnings.warn(
-                f"the items of {self.data['data']} have no titles; give them to the log before training"
-                " (Interactions.with_metadata, or --data.items of train.py)",
-                stacklevel=2,
-            )
-        return recommendation_frame(
-            read.users,
-            self.catalogue.item_ids,
-            lists.items,
-            lists.scores,
-            lists.valid,
-            titles,
-            lists.spread,
-        )
+        return list_frame_of(self, histories, request, on_unknown, with_titles)
+
+    def similar_items(
+        self, items: Any, k: int = 10, *, on_unknown: "OnUnknown" = "warn", with_titles: bool = False
+    ) -> "polars.DataFrame":
+        """The nearest items of each item: a frame ``item_id, similar_item_id, score``, best first.
+
+        The score is the cosine of ``item_vectors``. Items that never occur in the training part are neither found nor
+        asked about.
+
+        Args:
+          items: a list of external ids.
+          k: items for each; fewer where the catalogue is smaller.
+          on_unknown: what to do with items that are not in the catalogue, or never occur in the training part:
+            ``ignore``, ``warn`` or ``raise``.
+          with_titles: whether to add a column ``title``, of the similar item, if the items have any.
+
+        Raises:
+          ValueError: ``k`` is below 1, there is no item, or one is unknown and ``on_unknown="raise"``.
+        """
+        return similar_frame_of(self, items, k, on_unknown, with_titles)
+
+    def item_vectors(self) -> tuple["polars.Series", np.ndarray]:
+        """External ids ``[n]`` of all items and their vectors in the ranking space, ``[n, D]`` float32.
+
+        Columns that hold parts of the score only, such as STOSA's norms, are left out. Of items that never occur in
+        the training part the vector is as it was drawn.
+        """
+        return vectors_of(self)
+
+    def score(
+        self,
+        histories: Any,
+        items: Any,
+        *,
+        on_unknown: "OnUnknown" = "warn",
+        num_samples: int = 1,
+        with_titles: bool = False,
+    ) -> "polars.DataFrame":
+        """Scores of given pairs: a frame ``user_id, item_id, score`` in the order asked for.
+
+        Scores are those of ``recommend``, also of items of the history and of those that never occur in the training
+        part; after an empty history, an item's share of the training interactions. They are comparable within a user.
+
+        Args:
+          histories: as in ``recommend``.
+          items: a list of external ids for all users, or ``{user: [item, ...]}`` with a list for each.
+          on_unknown: what to do with items that are not in the catalogue: ``ignore``, ``warn`` or ``raise``.
+          num_samples: draws averaged, of a model that can draw (see ``evaluate``).
+          with_titles: whether to add a column ``title``, if the items have any.
+
+        Raises:
+          ValueError: there is no user or item, a user has no list, an item is unknown and ``on_unknown="raise"``, or
+            the form is not understood.
+        """
+        samples = self._samples(num_samples)
+        return score_frame_of(self, histories, items, on_unknown, samples, with_titles)
 
     def export(
         self, path: str | Path, *, k: int = 10, platforms: tuple[str, ...] = ("cpu", "cuda", "tpu")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from jaxrec import PRESETS, Config, config_from_json, config_to_json, preset
 from jaxrec.config import EvaluationConfig, differences, read_config
-from jaxrec.losses import LOSSES
+from jaxrec.loss_names import NAMED_LOSSES
+from jaxrec.losses import LOSSES, GeneralizedBinaryLoss
 from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender, Penalty
 from jaxrec.serialization import to_json
@@ -36,6 +37,42 @@ def test_every_preset_says_what_it_is_and_how_to_run_it(name):
 def test_every_loss_survives(name):
     config = Config(model=EncoderRecommender(loss_function=LOSSES[name]()))
     assert through_json(config) == config
+
+
+@pytest.mark.parametrize("name", sorted(NAMED_LOSSES))
+def test_a_preset_takes_a_loss_by_its_name(name):
+    assert preset("stosa", {"model.loss_function": name}).model.loss_function == NAMED_LOSSES[name]()
+
+
+def test_a_named_loss_has_settings_of_its_own():
+    settings = {"model.loss_function": "gbce", "model.loss_function.t": 0.5}
+    assert preset("sasrec", settings).model.loss_function == GeneralizedBinaryLoss(t=0.5)
+
+
+def test_an_unknown_loss_is_told():
+    with pytest.raises(
+        ValueError, match=r"no loss 'bprr'; did you mean 'bpr'\? The losses are softmax, .*bpr"
+    ):
+        preset("sasrec", {"model.loss_function": "bprr"})
+
+
+@pytest.mark.parametrize("cutoffs", [(), (0, 5), (10, 5), (5, 5, 10)])
+def test_cutoffs_are_ascending_and_positive(cutoffs):
+    with pytest.raises(ValueError, match="cutoffs must be whole numbers above 0, ascending"):
+        EvaluationConfig(cutoffs=cutoffs, select_by="mrr")
+
+
+def test_the_selecting_metric_is_one_that_is_measured():
+    settings = {"evaluation.cutoffs": [1, 50], "evaluation.select_by": "hr@50"}
+    assert through_json(preset("sasrec", settings)).evaluation.cutoffs == (1, 50)
+    with pytest.raises(ValueError, match=r"select_by is 'ndcg@10', .*\(1, 50\) is hr@1, hr@50, ndcg@1"):
+        EvaluationConfig(cutoffs=(1, 50))
+
+
+def test_a_config_from_before_there_were_cutoffs_has_the_usual_ones():
+    data = config_to_json(Config())
+    del data["evaluation"]["cutoffs"], data["evaluation"]["select_by"]
+    assert config_from_json(data).evaluation == EvaluationConfig(True, None, (5, 10, 20), "ndcg@10")
 
 
 @settings(max_examples=30)

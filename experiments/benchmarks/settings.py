@@ -9,7 +9,7 @@ from commands import shown_path
 
 from benchmarks.dataset import Arrays, load_arrays, missing
 from jaxrec.config import Config
-from jaxrec.losses import LOSSES
+from jaxrec.loss_names import named_loss
 from jaxrec.mesh import ParallelConfig
 from jaxrec.nn.attention import DotProduct
 from jaxrec.presets import preset
@@ -190,7 +190,7 @@ class Settings:
         if self.fused and isinstance(getattr(model, "attention", None), DotProduct):
             model = dataclasses.replace(model, attention=model.attention.clone(fused=True))
         if case.get("loss"):
-            model = dataclasses.replace(model, loss_function=LOSSES[case["loss"]]())
+            model = dataclasses.replace(model, loss_function=named_loss(case["loss"]))
         loss = getattr(model, "loss_function", None)
         if loss is not None:
             model = dataclasses.replace(model, loss_function=_replace_known(loss, dtype=case.get("dtype")))

@@ -43,7 +43,7 @@ class RandomRecommender:
         del params, key, step
         weight = jnp.sum(batch.weights)
         total = weight * jnp.log(float(self.num_items))
-        return LossOutput(total, weight, {"cross_entropy": total})
+        return LossOutput(total, weight, {"ranking_loss": total})
 
     def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
         """One draw a history: ``[B, Q]``."""

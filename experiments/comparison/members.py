@@ -11,8 +11,8 @@ from comparison.baselines import RandomRecommender
 from comparison.settings import CompareArguments
 from jaxrec.config import Config, EvaluationConfig, config_from_json, config_to_json
 from jaxrec.models.popularity import PopularityRecommender
-from jaxrec.presets import PRESETS, preset
-from jaxrec.serialization import nearest, set_value
+from jaxrec.presets import PRESETS, change_setting, preset
+from jaxrec.serialization import nearest
 
 POPULARITY, RANDOM, ALL = "popularity", "random", "all"
 NAME = re.compile(r"[\w-]+")
@@ -23,6 +23,8 @@ SHARED = {
     "evaluation.exclude_seen": "--choose-seen-included",
 }
 """Settings that all models of a comparison have in common, and the flags that decide them."""
+FIXED = ("evaluation.cutoffs", "evaluation.select_by")
+"""Settings that no model of a comparison can have otherwise: tables, tests and plots are made of these."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +189,10 @@ def _set(content: dict[str, Any], path: str, value: Any, name: str) -> None:
                 f"{name}.{path} cannot be set for one model: all models of a comparison have the same {path};"
                 f" {flag} decides it"
             )
-    set_value(content, path, value, name)
+    if path in FIXED:
+        shown = content["evaluation"][path.partition(".")[2]]
+        raise ValueError(f"{name}.{path} cannot be set: a comparison has {shown} for all models")
+    change_setting(content, path, value, name)
 
 
 __all__ = ["POPULARITY", "RANDOM", "Member", "Variant", "make_members"]

@@ -38,7 +38,7 @@ def check_settings(recommender: Any, *, gaussian: bool = False) -> None:
     if getattr(recommender.loss_function, "between_gaussians", False) and not gaussian:
         raise ValueError(
             f"loss_function {type(recommender.loss_function).__name__} is of distances between Gaussians, and {model}"
-            " ranks by inner product; take another loss, such as SoftmaxLoss()"
+            " ranks by inner product; take another loss, such as SoftmaxLoss(): this one is for STOSA only"
         )
 
 

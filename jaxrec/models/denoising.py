@@ -133,7 +133,7 @@ class DenoisingRecommender:
             )
 
         total, weight = ranking_loss(estimate, loss_key)
-        metrics = {"cross_entropy": total}
+        metrics = {"ranking_loss": total}
         if self.objective.history_loss:
             history_total, _ = ranking_loss(context.states, history_key)
             metrics["history"] = history_total

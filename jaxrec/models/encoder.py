@@ -181,7 +181,7 @@ class EncoderRecommender:
             num_items=self.num_items,
         )
         weighted, sums = self._weigh_penalties(penalties, weights, step)
-        return LossOutput(total + weighted, weight, {"cross_entropy": total, **sums})
+        return LossOutput(total + weighted, weight, {"ranking_loss": total, **sums})
 
     def _weigh_penalties(
         self, penalties: dict[str, Array], weights: Array, step: Array | int

@@ -48,7 +48,7 @@ class PopularityRecommender:
         smoothed = jnp.where((ids > 0) & (ids <= self.num_items), params["counts"] + 1.0, 0.0)
         log_probability = jnp.log(smoothed) - jnp.log(jnp.sum(smoothed))
         total = -jnp.sum(jnp.where(batch.weights > 0, log_probability[batch.targets], 0.0) * batch.weights)
-        return LossOutput(total, jnp.sum(batch.weights), {"cross_entropy": total})
+        return LossOutput(total, jnp.sum(batch.weights), {"ranking_loss": total})
 
     def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
         """A one for everybody: ``[B, 1]``."""

@@ -220,7 +220,7 @@ class StosaRecommender:
             loss_key,
             num_items=self.num_items,
         )
-        return LossOutput(total, weight, {"cross_entropy": total})
+        return LossOutput(total, weight, {"ranking_loss": total})
 
     def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
         """``to_queries`` of [m, √c − 1] of the last position: ``[B, 8 + 2 D]`` float32, from ``items`` ``[B, L]``."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jaxrec.files import writing
+from jaxrec.metrics import SELECTION_METRIC
 
 Record = dict[str, Any]
 
@@ -24,7 +25,7 @@ class Reporter(Protocol):
         ...
 
     def evaluation(self, record: Record) -> None:
-        """After each evaluation: ``step``, ``epoch``, ``best`` and the metrics."""
+        """After each evaluation: ``step``, ``epoch``, ``best``, ``selected_by`` (name of a metric) and the metrics."""
         ...
 
     def close(self) -> None:
@@ -216,9 +217,14 @@ class RichProgress:
     def evaluation(self, record: Record) -> None:
         self._loss_sum, self._calls = 0.0, 0
         mark = "  best so far" if record["best"] else ""
+        chosen = record.get("selected_by", SELECTION_METRIC)
+        hits = f"hr@{chosen.partition('@')[2]}"
+        shown = [
+            f"{name.upper()} {record[name]:.4f}" for name in dict.fromkeys((chosen, hits)) if name in record
+        ]
         self.console.print(
             f"epoch {record['epoch']:6.1f}   loss {record['loss']:.4f}"
-            f"   validation NDCG@10 {record['ndcg@10']:.4f}   HR@10 {record['hr@10']:.4f}{mark}",
+            f"   validation {'   '.join(shown)}{mark}",
             highlight=False,
         )
 

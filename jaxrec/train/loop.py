@@ -22,6 +22,7 @@ import optax
 
 from jaxrec import processes
 from jaxrec.data.windows import WindowPlan
+from jaxrec.metrics import SELECTION_METRIC
 from jaxrec.recommender import Recommender
 from jaxrec.sharding import WHOLE, place
 from jaxrec.train.checkpoint import Checkpoints, shapes_of
@@ -36,8 +37,6 @@ from jaxrec.train.stopping import StopRequest, stop_signals
 from jaxrec.typing import Params
 
 logger = logging.getLogger(__name__)
-
-SELECTION_METRIC = "ndcg@10"
 
 
 class Trainer:
@@ -70,6 +69,7 @@ class Trainer:
         checkpoints: Checkpoints,
         evaluate: Callable[[Params], dict[str, float]] | None,
         seed: int,
+        select_by: str = SELECTION_METRIC,
         reporter: Reporter | None = None,
     ):
         """Sets up the state, fresh or from the newest readable checkpoint.
@@ -82,9 +82,10 @@ class Trainer:
           config: of the loop.
           optimizer_config: of the optimizer.
           checkpoints: where to save and to resume from.
-          evaluate: from parameters to validation metrics, ``"ndcg@10"`` among them; ``None`` trains for all
+          evaluate: from parameters to validation metrics, ``select_by`` among them; ``None`` trains for all
             epochs and keeps the last parameters.
           seed: decides the initial parameters and the steps' keys.
+          select_by: the metric whose highest value chooses the checkpoint.
           reporter: told of the progress.
 
         Raises:
@@ -94,7 +95,7 @@ class Trainer:
         """
         processes.connect(placement.mesh)
         self.plan, self.config, self.placement = plan, config, placement
-        self.checkpoints, self.evaluate = checkpoints, evaluate
+        self.checkpoints, self.evaluate, self.select_by = checkpoints, evaluate, select_by
         self.reporter = reporter or Silent()
         steps_per_epoch = plan.calls_per_epoch * plan.steps
         self.total_calls = plan.first_call(config.epochs)
@@ -246,7 +247,7 @@ class Trainer:
         if self.evaluate is not None:
             found = self.evaluate(self.state.params)
             metrics = processes.from_main({name: float(value) for name, value in found.items()})
-            score = metrics[SELECTION_METRIC]
+            score = metrics[self.select_by]
             better = score > progress.best_score
             progress.best_score = max(score, progress.best_score)
             progress.evaluations_since_best = 0 if better else progress.evaluations_since_best + 1
@@ -256,7 +257,8 @@ class Trainer:
             loss = progress.loss_sum / max(progress.loss_targets, 1.0)
             progress.loss_sum = progress.loss_targets = 0.0
             record = {"step": self.step, "epoch": self.epoch, "loss": loss, "best": better}
-            self.reporter.evaluation({**record, "seconds": progress.seconds, **metrics})
+            record |= {"selected_by": self.select_by, "seconds": progress.seconds}
+            self.reporter.evaluation({**record, **metrics})
         self._save(score)
 
     def _save(self, score: float | None = None) -> None:
@@ -275,4 +277,4 @@ class Trainer:
         return self.state.params, step
 
 
-__all__ = ["SELECTION_METRIC", "Trainer"]
+__all__ = ["Trainer"]

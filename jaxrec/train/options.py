@@ -30,11 +30,11 @@ class TrainConfig:
       length_buckets: whether batches are padded to the length of their own histories (powers of 2, mostly) and not
         all to model.max_length.
       evaluate_every: epochs from one evaluation on the validation part to the next.
-      patience: evaluations without a better validation NDCG@10 after which training stops.
+      patience: evaluations without a better evaluation.select_by after which training stops.
       checkpoint_minutes: minutes from one checkpoint to the next, besides the one at each evaluation.
       keep_checkpoints: how many of the latest checkpoints stay on disk; the best one stays besides.
       random_bits: jax's generator behind the random keys of training. It hardly matters for speed: dropout, noise and
-        negatives hash a key of either kind; only the candidates that sampled_softmax shares in a batch are drawn by
+        negatives hash a key of either kind; only the candidates that the sampled softmax shares in a batch are drawn by
         the generator itself.
     """
 

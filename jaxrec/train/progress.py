@@ -44,7 +44,7 @@ class TrainResult:
     """What training gives.
 
     Attributes:
-      params: of the best checkpoint by validation NDCG@10 (of the last step if nothing was evaluated).
+      params: of the best checkpoint by the validation metric (of the last step if nothing was evaluated).
       step: optimizer steps at which they were taken.
       progress: the loop's record.
       interrupted: number of the signal (15 is SIGTERM, 2 is SIGINT) that ended training before its time,

@@ -8,7 +8,7 @@ from command_line import experiment
 
 from jaxrec import PRESETS, Config, config_to_json, preset
 from jaxrec.data.source import DataConfig
-from jaxrec.losses import LOSSES
+from jaxrec.loss_names import NAMED_LOSSES, OLDER_NAMES
 from jaxrec.models.encoder import EncoderRecommender, Penalty
 from jaxrec.serialization import config_fields
 from jaxrec.train.optimizer import OptimizerConfig
@@ -80,9 +80,24 @@ def test_flags_change_one_field_each():
     assert changed.config == expected
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", sorted(NAMED_LOSSES))
 def test_one_flag_chooses_the_loss(name):
-    assert parse("--loss", name).config.model.loss_function == LOSSES[name]()
+    assert parse("--preset", "stosa", "--loss", name).config.model.loss_function == NAMED_LOSSES[name]()
+
+
+@pytest.mark.parametrize(("older", "name"), OLDER_NAMES.items())
+def test_older_names_of_losses_are_understood(older, name):
+    assert parse("--loss", older).config == parse("--loss", name).config
+
+
+def test_help_says_what_each_loss_is(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    shown = capsys.readouterr().out
+    lines = [line.strip("│| ") for line in shown.splitlines()]
+    for name in NAMED_LOSSES:
+        assert any(line.startswith(f"{name}: ") for line in lines), name
+    assert not [older for older in OLDER_NAMES if f"{older}," in shown or f"{older}}}" in shown]
 
 
 def test_the_chosen_loss_has_flags_of_its_own():
@@ -125,7 +140,8 @@ def test_penalties_can_be_set():
     ("argv", "words"),
     [
         (["--preset", "sasrek"], "did you mean 'sasrec'"),
-        (["--loss", "softmix"], "did you mean 'softmax'"),
+        (["--loss", "softmix"], "did you mean 'softmax'. The losses are softmax, .* bpr"),
+        (["--loss", "distance"], "EncoderRecommender ranks by inner product.*STOSA only"),
         (["--preset", "popularity", "--loss", "softmax"], "no choice of loss"),
     ],
 )

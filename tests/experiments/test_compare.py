@@ -341,6 +341,8 @@ def test_the_studies_can_be_compared(study):
         (("--set", "sasrec.model"), ("NAME.field.path=value",)),
         (("--set", "bert.model.width=8"), ("'bert' is not compared",)),
         (("--set", "sasrec.model.widht=8"), ("no 'widht'", "'width'")),
+        (("--set", "all.evaluation.select_by=mrr"), ("select_by cannot be set", "ndcg@10")),
+        (("--set", "sasrec.model.loss_function=bprr"), ("no loss 'bprr'", "'bpr'")),
         (("--set", "sasrec.model.width.x=8"), ("model.width is 128", "no parts")),
         (("--set", "sasrec.data.min_user=2"), ("all models",)),
         (("--set", "sasrec.evaluation.exclude_seen=false"), ("all models", "--choose-seen-included")),

@@ -82,7 +82,7 @@ def test_loss_and_gradient():
     (mean, output), gradient = loss_and_gradient(params, batch, KEY)
     assert output.weight == 3.0
     np.testing.assert_allclose(output.total / 3.0, mean, rtol=1e-6)
-    np.testing.assert_allclose(output.metrics["cross_entropy"], output.total)
+    np.testing.assert_allclose(output.metrics["ranking_loss"], output.total)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
     table = np.asarray(gradient["item_embedding"]["table"])

@@ -242,7 +242,7 @@ def test_history_loss_counts_the_history_alone():
     model = dataclasses.replace(PLAIN, objective=Objective(history_loss=0.5))
     params, batch = parameters(model), random_batch("history-cached")
     output = jax.jit(model.loss)(params, batch, KEY)
-    expected = output.metrics["cross_entropy"] + 0.5 * output.metrics["history"]
+    expected = output.metrics["ranking_loss"] + 0.5 * output.metrics["history"]
     np.testing.assert_allclose(output.total, expected, rtol=1e-6)
 
 

@@ -261,7 +261,12 @@ def use_run(folder: Path) -> dict[str, np.ndarray]:
     assert table.addressable_shards[0].data.shape == (table.shape[0] // 2, 16)
     frame = run.recommend(run_histories(), k=5)
     assert loaded.recommend(run_histories(), k=5).equals(frame)
+    similar = loaded.similar_items(range(1, 120, 9), k=4)
     return {
+        "similar": similar["similar_item_id"].to_numpy(),
+        "cosines": similar["score"].to_numpy(),
+        "pair_scores": loaded.score(run_histories(), [3, 70, 141])["score"].to_numpy(),
+        "vectors": loaded.item_vectors()[1],
         "items": frame["item_id"].to_numpy(),
         "scores": frame["score"].to_numpy(),
         "ndcg": run.evaluate("test", save=False)["ndcg@10"],

@@ -111,6 +111,12 @@ def test_a_run_on_eight_devices_is_the_same_on_one(results, folder):
     frame = run.recommend(RUN_HISTORIES, k=5)
     assert_array_equal(frame["item_id"].to_numpy(), expected["items"])
     assert_allclose(frame["score"].to_numpy(), expected["scores"], rtol=1e-5, atol=1e-6)
+    similar = run.similar_items(range(1, 120, 9), k=4)
+    assert_array_equal(similar["similar_item_id"].to_numpy(), expected["similar"])
+    assert_allclose(similar["score"].to_numpy(), expected["cosines"], rtol=1e-5, atol=1e-6)
+    scores = run.score(RUN_HISTORIES, [3, 70, 141])["score"].to_numpy()
+    assert_allclose(scores, expected["pair_scores"], rtol=1e-5, atol=1e-6)
+    assert_array_equal(run.item_vectors()[1], expected["vectors"])
     assert run.evaluate("test", save=False)["ndcg@10"] == pytest.approx(float(expected["ndcg"]), rel=1e-6)
     validation = run.evaluate("validation", save=False)["ndcg@10"]
     assert validation == pytest.approx(float(expected["validation"]), rel=1e-6)

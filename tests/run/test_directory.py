@@ -57,6 +57,32 @@ def test_another_configuration_is_refused(run, split):
         jaxrec.fit(with_seen, split, run.workdir)
 
 
+def test_another_metric_of_selection_is_refused_and_other_cutoffs_are_not(run, split):
+    by_hits = dataclasses.replace(small_config(), evaluation=EvaluationConfig(select_by="hr@10"))
+    with pytest.raises(
+        ValueError, match=r"configuration \(evaluation.select_by: 'ndcg@10' there, 'hr@10' here"
+    ):
+        jaxrec.fit(by_hits, split, run.workdir)
+    longer = dataclasses.replace(small_config(), evaluation=EvaluationConfig(cutoffs=(1, 10)))
+    result = jaxrec.fit(longer, split, run.workdir).evaluate("test", save=False)
+    assert {"hr@1", "hr@10", "coverage@1"} <= result.keys()
+    assert not {"hr@5", "hr@20"} & result.keys()
+
+
+def test_a_directory_from_before_there_were_cutoffs_goes_on(run, split, tmp_path):
+    shutil.copytree(run.workdir, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    del content["evaluation"]["cutoffs"], content["evaluation"]["select_by"]
+    path.write_text(json.dumps(content))
+    again = jaxrec.fit(small_config(), split, tmp_path / "run")
+    assert again.training_seconds == run.training_seconds
+    assert jaxrec.load(tmp_path / "run").config == small_config()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    dataclasses.replace(again, workdir=None).save(tmp_path / "run")
+
+
 @pytest.mark.parametrize(("decay", "refused"), [("cosine", True), ("linear", True), ("step", False)])
 def test_other_epochs_are_refused_where_the_learning_rate_falls_over_all(split, tmp_path, decay, refused):
     def prepare(epochs):

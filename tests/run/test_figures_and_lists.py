@@ -14,11 +14,13 @@ from small_run import MODEL, small_config
 import jaxrec
 from jaxrec.batch import row_keys
 from jaxrec.bulk import pad_candidates, popular_items, trained_items
+from jaxrec.config import EvaluationConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.vae_attention import VaeAttention
 from jaxrec.recommend import _recommend
 from jaxrec.recommender import drawing
+from jaxrec.significance import paired_test
 
 
 def test_evaluate_gives_metrics_groups_intervals_and_card(run):
@@ -38,6 +40,38 @@ def test_evaluate_gives_metrics_groups_intervals_and_card(run):
     assert json.loads((run.workdir / "evaluations" / "test-seen-excluded.json").read_text()) == json.loads(
         json.dumps(result)
     )
+
+
+def test_values_of_users_make_a_paired_test(run, split):
+    popularity = jaxrec.fit(jaxrec.preset("popularity"), split)
+    result = run.evaluate("test", per_user=True)
+    frames = [result["per_user"], popularity.evaluate("test", per_user=True)["per_user"]]
+    assert frames[0]["user_id"].equals(frames[1]["user_id"])
+    assert frames[0]["user_id"].to_list() == [f"u{row}" for row in split.targets("test").users]
+    assert frames[0]["rank"].min() >= 1
+    assert ((frames[0]["rank"] <= 10) == (frames[0]["hr@10"] == 1)).all()
+    test = paired_test(*(frame["ndcg@10"].to_numpy() for frame in frames))
+    np.testing.assert_allclose(frames[0]["ndcg@10"].mean(), result["ndcg@10"])
+    difference = popularity.evaluate("test")["ndcg@10"] - result["ndcg@10"]
+    np.testing.assert_allclose(test.difference, difference, atol=1e-12)
+    kept = json.loads((run.workdir / "evaluations" / "test-seen-excluded.json").read_text())
+    assert "per_user" not in kept
+    assert "per_user" not in run.evaluate("test")
+
+
+def test_the_checkpoint_is_chosen_by_the_metric_asked_for(split, tmp_path):
+    evaluation = EvaluationConfig(cutoffs=(1, 30), select_by="hr@30")
+    found = jaxrec.fit(small_config(evaluation=evaluation), split, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [line for line in lines if line["split"] == "validation"]
+    assert {line["selected_by"] for line in lines} == {"hr@30"}
+    scores = [line["hr@30"] for line in lines]
+    assert [line["best"] for line in lines] == [
+        score > max([-1.0, *scores[:row]]) for row, score in enumerate(scores)
+    ]
+    result = found.evaluate("test")
+    assert result["protocol"]["chosen_by"] == "validation hr@30, seen excluded"
+    assert {"ndcg@1", "ild@30", "coverage@30"} <= result.keys()
 
 
 def test_seen_items_in_or_out_are_different_protocols(run):

@@ -61,6 +61,24 @@ def test_progress_shows_the_mean_loss_since_the_last_evaluation():
     )
 
 
+def test_progress_shows_the_metric_that_selects():
+    file = io.StringIO()
+    progress = RichProgress(Console(file=file, width=100))
+    progress.start(5, {"step": 0, "epoch": 0.0})
+    for name, values in (
+        ("mrr@5", {"mrr@5": 0.25, "hr@5": 0.75}),
+        ("hr@5", {"hr@5": 0.75}),
+        ("mrr", {"mrr": 0.5}),
+    ):
+        record = {name: value for name, value in evaluation_record(3).items() if "@" not in name}
+        progress.evaluation({**record, "selected_by": name, **values})
+    progress.close()
+    shown = [
+        line.split("validation ")[1].removesuffix("  best so far") for line in file.getvalue().splitlines()
+    ]
+    assert shown == ["MRR@5 0.2500   HR@5 0.7500", "HR@5 0.7500", "MRR 0.5000"]
+
+
 def test_progress_says_where_it_goes_on_once_there_is_a_step():
     file = io.StringIO()
     progress = RichProgress(Console(file=file, width=100))
