@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import tyro
+from plugins import Plugins
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
 from jaxrec.config import Config, read_config
@@ -20,7 +21,7 @@ DEMO_PRESET, DEFAULT_PRESET = "vgenatt-demo", "vgenatt"
 FILLED_FROM_DATA = ("num_items",)
 EVERYDAY_FIELDS = frozenset(
     {
-        *("config", "preset", "workdir", "config_file", "loss", "cache", "debug", "seed"),
+        *("config", "preset", "workdir", "config_file", "loss", "plugin", "cache", "debug", "seed"),
         *("model", "data", "train", "optimizer", "parallel", "evaluation"),
         *("source", "user", "item", "time", "items", "items_id", "min_user", "min_item", "split"),
         *("max_length", "width", "num_layers", "num_heads", "dropout_rate"),
@@ -51,6 +52,7 @@ class TrainArguments:
       workdir: directory of the run. Default: runs/PRESET-DATA-seedN. If it holds a run already and
         neither --preset nor --config is given, its settings are taken.
       loss: what is minimised, for models that leave the choice; its own flags: --model.loss-function...
+      plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that they start faster
         the next time.
       debug: show the full traceback of an error.
@@ -62,6 +64,7 @@ class TrainArguments:
     config_file: Annotated[str, tyro.conf.arg(name="config", metavar="FILE")] = ""
     workdir: Annotated[str, tyro.conf.arg(metavar="DIR")] = ""
     loss: str = ""
+    plugin: Plugins = ""
     cache: bool = True
     debug: bool = False
     distributed: DistributedConfig = DistributedConfig()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
+from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
 from tables import make_table, print_metrics, print_table
@@ -39,6 +40,7 @@ class EvaluateArguments:
       popularity: also evaluate the popularity baseline.
       out: a further JSON file for the result; it always lies in DIR/evaluations.
       record: folder for a file that readme_tables.py makes a row of, such as experiments/results.
+      plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
       debug: show the full traceback of an error.
       distributed: several processes that share the work, each started with this command.
@@ -52,6 +54,7 @@ class EvaluateArguments:
     popularity: bool = True
     out: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
     record: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    plugin: Plugins = ""
     cache: bool = True
     debug: bool = False
     distributed: DistributedConfig = DistributedConfig()

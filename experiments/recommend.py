@@ -11,6 +11,7 @@ import polars as pl
 import tyro
 from console import keep_compiled_programs, make_console, run_script, say
 from list_files import list_format, write_lists
+from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -54,6 +55,7 @@ class RecommendArguments:
       time: column of the time; likewise, and without one the file's order counts.
       batch_size: users computed at once; 0 is the run's own.
       portion: users written at once; bounds the memory taken.
+      plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
       debug: show the full traceback of an error.
       distributed: several processes that share the work, each started with this command.
@@ -75,6 +77,7 @@ class RecommendArguments:
     time: str = ""
     batch_size: int = 0
     portion: int = 50_000
+    plugin: Plugins = ""
     cache: bool = True
     debug: bool = False
     distributed: DistributedConfig = DistributedConfig()

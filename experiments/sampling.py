@@ -11,6 +11,7 @@ from benchmarks.device import environment
 from benchmarks.report import describe_environment, markdown_table
 from commands import shown_path
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
+from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
 from tables import describe_protocol, make_table, print_table
@@ -47,6 +48,7 @@ class SamplingArguments:
       data: where the data is now, if it has moved since the training; it must be the same data.
       timed: whether each evaluation is done a second time, compiled, for the users a second.
       record: folder for sampling-DATA-RUN.json, such as experiments/results.
+      plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
       debug: show the full traceback of an error.
     """
@@ -61,6 +63,7 @@ class SamplingArguments:
     data: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = ""
     timed: bool = True
     record: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    plugin: Plugins = ""
     cache: bool = True
     debug: bool = False
 

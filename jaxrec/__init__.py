@@ -19,6 +19,7 @@ from jaxrec.presets import PRESETS, preset
 from jaxrec.protocol import ProtocolCard
 from jaxrec.recommend import TopK, recommend
 from jaxrec.recommender import LossOutput, Recommender
+from jaxrec.registry import register
 from jaxrec.run import Run, load
 from jaxrec.version import __version__
 
@@ -39,4 +40,5 @@ __all__ = [
     "preset",
     "recommend",
     "recommend_histories",
+    "register",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from arguments import config_registry
 from console import script_path
+from plugins import Plugins
 
 from jaxrec.data.source import DataConfig
 from jaxrec.serialization import nearest
@@ -53,6 +54,7 @@ class CompareArguments:
       workdir: runs lie below it, in DIR/DATA/NAME-seedN (DIR/DATA-chosen-seen-included/...).
       out: the results are OUT.json, OUT.md and OUT-*.png. Default: experiments/results/compare-DATA. With several data
         sets OUT-DATA.json, ..., and OUT.md is the page over all (by default compare-DATA-and-DATA).
+      plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla).
       debug: show the full traceback of an error.
     """
@@ -78,6 +80,7 @@ class CompareArguments:
     timing_rounds: int = 5
     workdir: Annotated[str, tyro.conf.arg(metavar="DIR")] = "runs/compare"
     out: Annotated[str, tyro.conf.arg(metavar="PATH")] = ""
+    plugin: Plugins = ""
     cache: bool = True
     debug: bool = False
 
