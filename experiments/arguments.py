@@ -8,8 +8,10 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 from plugins import Plugins
+from run_data import AS_GIVEN, check_source
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from jaxrec.artifact_checks import CONFIG
 from jaxrec.config import Config, read_config
 from jaxrec.data.source import SIMULATED, DataConfig
 from jaxrec.distributed import DistributedConfig
@@ -74,7 +76,8 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
     """Reads the flags of ``train.py``; leaves with code 0 after ``--help`` and 2 on a flag that is unknown.
 
     Raises:
-      ValueError: there is no such preset or loss, both preset and file are given, or a value is out of range.
+      ValueError: there is no such preset or loss, both preset and file are given, a value is out of range, or nothing
+        says where the data is.
       OSError: a config file cannot be read.
     """
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -83,6 +86,9 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
     peek.add_argument("--data", "--data.source", default="")
     given, _ = peek.parse_known_args(argv)
     base, name = _base_config(given.preset, given.config, given.workdir, given.data)
+    without_data = base.data is None
+    if without_data:
+        base = dataclasses.replace(base, data=AS_GIVEN)
     if given.loss:
         base = _with_loss(base, given.loss)
     default = TrainArguments(config=base, preset=name)
@@ -91,6 +97,8 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
     registry = config_registry(brief=("--help" in argv or "-h" in argv) and not show_all)
     program = "python experiments/train.py"
     arguments = tyro.cli(TrainArguments, prog=program, args=argv, default=default, registry=registry)
+    if without_data:
+        check_source(arguments.config.data, Path(given.config or Path(given.workdir) / CONFIG))
     if arguments.workdir:
         return arguments
     return dataclasses.replace(arguments, workdir=str(default_workdir(name, arguments.config)))
@@ -102,7 +110,7 @@ def _base_config(preset_name: str, config_file: str, workdir: str, source: str) 
         raise ValueError(f"--preset {preset_name} and --config {config_file} exclude each other; give one")
     if config_file:
         return read_config(config_file), Path(config_file).stem
-    stored = Path(workdir) / "config.json"
+    stored = Path(workdir) / CONFIG
     if workdir and not preset_name and stored.exists():
         return read_config(stored), ""
     name = preset_name or (DEMO_PRESET if source in ("", SIMULATED) else DEFAULT_PRESET)

@@ -13,6 +13,7 @@ from console import DownloadBar, keep_compiled_programs, make_console, run_scrip
 from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
+from run_data import source_of
 from tables import make_table, print_metrics, print_table
 
 import jaxrec
@@ -35,7 +36,7 @@ class EvaluateArguments:
       split: whose targets.
       exclude_seen: whether items of the user's whole history are left out of the ranking; as in the run's training
         if not given. Published numbers differ in this, and figures of the two kinds must not be compared.
-      data: where the data is now, if it has moved since the training; it must be the same data.
+      data: where the data is now, if it has moved since the training or was given from Python; it must be the same.
       num_samples: draws averaged, of a model that can draw; 1 asks V-GenAtt for its mean.
       popularity: also evaluate the popularity baseline.
       out: a further JSON file for the result; it always lies in DIR/evaluations.
@@ -83,9 +84,7 @@ def main(argv: list[str]) -> int:
     run = jaxrec.load(arguments.workdir)
     if arguments.record:
         check_recordable(run)
-    source = run.config.data
-    if arguments.data:
-        source = dataclasses.replace(source, source=arguments.data)
+    source = source_of(run, arguments.data)
     with DownloadBar(console, source.source) as bar:
         split = processes.main_first(lambda: load_again(source, run, bar))
     part, exclude_seen = arguments.split, arguments.exclude_seen

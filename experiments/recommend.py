@@ -15,6 +15,7 @@ from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
+from run_data import AS_GIVEN
 
 import jaxrec
 from jaxrec import distributed, processes
@@ -99,14 +100,15 @@ def main(argv: list[str]) -> int:
         keep_compiled_programs()
     console = make_console(quiet=distributed.process_number() > 0)
     run = jaxrec.load(arguments.workdir)
-    log = read_histories(run.config.data, arguments)
+    trained_on = run.config.data or AS_GIVEN
+    log = read_histories(trained_on, arguments)
     catalogue = run.catalogue.item_ids
     known_items(
         log.item_ids.values, catalogue, on_unknown=arguments.on_unknown, what="items in the histories"
     )
     candidates = None
     if arguments.candidates:
-        candidates = read_candidates(Path(arguments.candidates), run.config.data, arguments.candidates_id)
+        candidates = read_candidates(Path(arguments.candidates), trained_on, arguments.candidates_id)
         known_items(candidates, catalogue, on_unknown=arguments.on_unknown, what="candidates")
     start = time.monotonic()
     lists = lists_by_portion(console, run, log, candidates, arguments)

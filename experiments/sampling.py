@@ -14,6 +14,7 @@ from console import DownloadBar, keep_compiled_programs, make_console, run_scrip
 from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
+from run_data import source_of
 from tables import describe_protocol, make_table, print_table
 
 import jaxrec
@@ -45,7 +46,7 @@ class SamplingArguments:
         how much it sees has none.
       split: whose targets.
       exclude_seen: whether items of the user's whole history are left out of the ranking.
-      data: where the data is now, if it has moved since the training; it must be the same data.
+      data: where the data is now, if it has moved since the training or was given from Python; it must be the same.
       timed: whether each evaluation is done a second time, compiled, for the users a second.
       record: folder for sampling-DATA-RUN.json, such as experiments/results.
       plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
@@ -115,9 +116,7 @@ def main(argv: list[str]) -> int:
         )
     ways = reverse_processes(arguments, run.recommender.uncertainty)
     variants = [way.of(run) for way in ways]  # refuses what cannot be before any work
-    source = run.config.data
-    if arguments.data:
-        source = dataclasses.replace(source, source=arguments.data)
+    source = source_of(run, arguments.data)
     with DownloadBar(console, source.source) as bar:
         split = load_split(source, progress=bar)
     rows, card = [], {}

@@ -60,7 +60,8 @@ class Config:
 
     Attributes:
       model: the recommender, any ``jaxrec.Recommender``; ``num_items`` is filled from the data.
-      data: where the log comes from, and how it is filtered and split.
+      data: where the log comes from, and how it is filtered and split. ``fit`` puts here what the split was loaded
+        from: ``None`` for one that was made in Python.
       train: how long and in what portions.
       optimizer: how parameters are updated.
       parallel: how work is spread over devices.
@@ -69,7 +70,7 @@ class Config:
     """
 
     model: Recommender = EncoderRecommender()
-    data: DataConfig = DataConfig()
+    data: DataConfig | None = DataConfig()
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     parallel: ParallelConfig = ParallelConfig()

@@ -39,7 +39,8 @@ def fit(
     model; process 0 alone is told of the progress.
 
     Args:
-      config: of model, optimizer and training; its ``data`` section is not read, only kept.
+      config: of model, optimizer and training. Its ``data`` section is not read: that of the run says what the split
+        was loaded from (``Split.loaded_from``), and is ``None`` where it was made in Python.
       split: the data.
       workdir: directory of the run; ``None`` keeps nothing.
       reporter: told of the progress, see ``jaxrec.train.logging``.
@@ -57,6 +58,7 @@ def fit(
         raise ValueError(
             f"fit needs a split log and got {split!r:.200}; pass jaxrec.data.leave_one_out(log), or temporal(log)"
         )
+    config = dataclasses.replace(config, data=split.loaded_from)
     content = checked_json(config)
     log = split.interactions
     recommender = dataclasses.replace(config.model, num_items=log.num_items)
