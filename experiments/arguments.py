@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import tyro
+from plugins import Plugins
+from run_data import AS_GIVEN, check_source
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from jaxrec import artifact
+from jaxrec.artifact_checks import CONFIG
 from jaxrec.config import Config, read_config
 from jaxrec.data.source import SIMULATED, DataConfig
 from jaxrec.distributed import DistributedConfig
@@ -23,7 +25,7 @@ DEMO_PRESET, DEFAULT_PRESET = "vgenatt-demo", "vgenatt"
 FILLED_FROM_DATA = ("num_items",)
 EVERYDAY_FIELDS = frozenset(
     {
-        *("config", "preset", "workdir", "config_file", "loss", "cache", "debug", "seed"),
+        *("config", "preset", "workdir", "config_file", "loss", "plugin", "cache", "debug", "seed"),
         *("model", "data", "train", "optimizer", "parallel", "evaluation"),
         *("source", "user", "item", "time", "items", "items_id", "min_user", "min_item", "split"),
         *("max_length", "width", "num_layers", "num_heads", "dropout_rate"),
@@ -60,6 +62,7 @@ class TrainArguments:
       workdir: directory of the run. If it holds a run already and neither --preset nor --config is given, its
         settings are taken.
       loss: the loss that is minimised, where the model leaves the choice; --help-all shows its flags.
+      plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
       distributed: several processes that train one model, each started with this command.
@@ -72,6 +75,7 @@ class TrainArguments:
         str, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: runs/PRESET-DATA-seedN)")
     ] = ""
     loss: Annotated[str, _metavar(LOSS_LINES, "(default: as in the preset)")] = ""
+    plugin: Plugins = ""
     cache: bool = True
     debug: bool = False
     distributed: DistributedConfig = DistributedConfig()
@@ -81,11 +85,15 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
     """Reads the flags of ``train.py``; leaves with code 0 after ``--help`` and 2 on a flag that is unknown.
 
     Raises:
-      ValueError: there is no such preset or loss, both preset and file are given, or a value is out of range.
+      ValueError: there is no such preset or loss, both preset and file are given, a value is out of range, or nothing
+        says where the data is.
       OSError: a config file cannot be read.
     """
     given = _peek(argv)
     base, name = _base_config(given.preset, given.config, given.workdir, given.data)
+    without_data = base.data is None
+    if without_data:
+        base = dataclasses.replace(base, data=AS_GIVEN)
     if given.loss:
         base = _with_loss(base, given.loss)
     default = TrainArguments(config=base, preset=name)
@@ -100,6 +108,8 @@ def parse_train_arguments(argv: list[str]) -> TrainArguments:
         default=default,
         registry=registry,
     )
+    if without_data:
+        check_source(arguments.config.data, Path(given.config or Path(given.workdir) / CONFIG))
     if arguments.workdir:
         return arguments
     return dataclasses.replace(arguments, workdir=str(default_workdir(name, arguments.config)))
@@ -112,7 +122,7 @@ def takes_default_preset(argv: list[str]) -> bool:
 
 
 def _is_run(workdir: str) -> bool:
-    return bool(workdir) and (Path(workdir) / artifact.CONFIG).exists()
+    return bool(workdir) and (Path(workdir) / CONFIG).exists()
 
 
 def _peek(argv: list[str]) -> argparse.Namespace:
@@ -147,7 +157,7 @@ def _base_config(preset_name: str, config_file: str, workdir: str, source: str) 
     if config_file:
         return read_config(config_file), Path(config_file).stem
     if not preset_name and _is_run(workdir):
-        return read_config(Path(workdir) / artifact.CONFIG), ""
+        return read_config(Path(workdir) / CONFIG), ""
     name = preset_name or (DEMO_PRESET if source in ("", SIMULATED) else DEFAULT_PRESET)
     return preset(name), name
 
@@ -156,7 +166,7 @@ def seen_excluded_in_run(argv: list[str]) -> bool:
     """What a script's ``--exclude-seen`` is if not given: the setting of the run that ``--workdir`` names."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     peek.add_argument("--workdir", default="")
-    stored = Path(peek.parse_known_args(argv)[0].workdir) / artifact.CONFIG
+    stored = Path(peek.parse_known_args(argv)[0].workdir) / CONFIG
     return read_config(stored).evaluation.exclude_seen if stored.is_file() else True
 
 

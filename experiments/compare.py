@@ -15,6 +15,7 @@ from comparison.source import note_on_sources, source_hash
 from comparison.summary import content_of
 from comparison.timing import time_members
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
+from plugins import plugin_flag
 from rich.console import Console
 from rich.markup import escape
 from tables import make_table, print_table
@@ -190,7 +191,7 @@ def run_command(arguments: CompareArguments, record: RunRecord) -> str:
     workdir = Path(shown_path(arguments.workdir))
     directory = workdir / arguments.study_name / f"{record.name}-seed{record.seed}"
     flags = ["--config", str(directory / artifact.CONFIG), "--workdir", str(directory)]
-    return f"python experiments/train.py {shlex.join(flags)}"
+    return f"python experiments/train.py {shlex.join(flags)}{plugin_flag(arguments.plugin, shown=True)}"
 
 
 def show(console: Console, content: dict[str, Any]) -> None:

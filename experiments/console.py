@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import jax
+from plugins import import_plugins
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -36,6 +37,8 @@ def say(console: Console, text: str) -> None:
 def run_script(main: Callable[[list[str]], int]) -> NoReturn:
     """Runs a script's main function on the command line's arguments, and leaves with its exit code.
 
+    What ``--plugin`` names is imported before.
+
     Wrong input and files that cannot be read or written (``ValueError``, ``OSError``) end as one sentence and
     code 2, a loss that is not finite as one sentence and code 1, Ctrl-C as code 130; ``--debug`` shows the
     traceback of each. Of several processes each tells its own error, with its number, and waits a moment for the
@@ -46,6 +49,7 @@ def run_script(main: Callable[[list[str]], int]) -> NoReturn:
     _calm_messages(errors, debug="--debug" in argv)
     patience = 300.0  # seconds: process 0 may still have results to show
     try:
+        import_plugins(argv)
         code = main(argv)
     except (Exception, KeyboardInterrupt) as error:
         patience = 10.0

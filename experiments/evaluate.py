@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal
 import tyro
 from arguments import AsInRun, seen_excluded_in_run
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
+from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
+from run_data import source_of
 from tables import make_table, print_metrics, print_table
 
 import jaxrec
 from jaxrec import artifact, distributed, processes
 from jaxrec.config import config_to_json
-from jaxrec.data.source import DataConfig, load_split, moved
+from jaxrec.data.source import DataConfig, load_split
 from jaxrec.data.splits import Split
 from jaxrec.distributed import DistributedConfig
 from jaxrec.models.popularity import PopularityRecommender
@@ -34,13 +36,15 @@ class EvaluateArguments:
       split: the part whose targets are ranked.
       exclude_seen: whether items of the user's whole history are left out of the ranking; if neither flag is given, as
         in the run's configuration. Published numbers differ in this, and figures of the two kinds must not be compared.
-      data: where the data is now, if it has moved since the training; it must be the same data. If empty, where it was.
+      data: where the data is now, if it has moved since the training or was given from Python; it must be the same
+        data. If empty, where it was.
       num_samples: for models that can draw (diffusion, V-GenAtt): how many draws are averaged for each user; 1 asks
         V-GenAtt for its mean.
       popularity: also evaluate the popularity baseline.
       out: a further JSON file for the result, which is written to DIR/evaluations in any case; none if empty.
       record: folder for a JSON file of the result from which readme_tables.py makes a row, such as
         experiments/results; none if empty.
+      plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
       distributed: several processes that share the work, each started with this command.
@@ -54,6 +58,7 @@ class EvaluateArguments:
     popularity: bool = True
     out: Annotated[str, tyro.conf.arg(metavar="FILE")] = ""
     record: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    plugin: Plugins = ""
     cache: bool = True
     debug: bool = False
     distributed: DistributedConfig = DistributedConfig()
@@ -78,7 +83,7 @@ def main(argv: list[str]) -> int:
     run = jaxrec.load(arguments.workdir)
     if arguments.record:
         check_recordable(run)
-    source = moved(run.config.data, arguments.data)
+    source = source_of(run, arguments.data)
     with DownloadBar(console, source.source) as bar:
         split = processes.main_first(lambda: load_again(source, run, bar))
     part, exclude_seen = arguments.split, arguments.exclude_seen

@@ -11,9 +11,11 @@ import polars as pl
 import tyro
 from console import keep_compiled_programs, make_console, run_script, say
 from list_files import list_format, write_lists
+from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
+from run_data import AS_GIVEN
 
 import jaxrec
 from jaxrec import distributed, processes
@@ -57,6 +59,7 @@ class RecommendArguments:
         column the file's order counts.
       batch_size: how many users are computed at once; 0 takes the run's own (evaluation.batch_size).
       portion: how many users' lists are written at once; bounds the memory taken.
+      plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
       distributed: several processes that share the work, each started with this command.
@@ -78,6 +81,7 @@ class RecommendArguments:
     time: str = ""
     batch_size: int = 0
     portion: int = 50_000
+    plugin: Plugins = ""
     cache: bool = True
     debug: bool = False
     distributed: DistributedConfig = DistributedConfig()
@@ -99,14 +103,15 @@ def main(argv: list[str]) -> int:
         keep_compiled_programs()
     console = make_console(quiet=distributed.process_number() > 0)
     run = jaxrec.load(arguments.workdir)
-    log = read_histories(run.config.data, arguments)
+    trained_on = run.config.data or AS_GIVEN
+    log = read_histories(trained_on, arguments)
     catalogue = run.catalogue.item_ids
     known_items(
         log.item_ids.values, catalogue, on_unknown=arguments.on_unknown, what="items in the histories"
     )
     candidates = None
     if arguments.candidates:
-        candidates = read_candidates(Path(arguments.candidates), run.config.data, arguments.candidates_id)
+        candidates = read_candidates(Path(arguments.candidates), trained_on, arguments.candidates_id)
         known_items(candidates, catalogue, on_unknown=arguments.on_unknown, what="candidates")
     start = time.monotonic()
     lists = lists_by_portion(console, run, log, candidates, arguments)

@@ -12,14 +12,16 @@ from benchmarks.device import environment
 from benchmarks.report import describe_environment, markdown_table
 from commands import shown_path
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
+from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
+from run_data import source_of
 from tables import describe_protocol, make_table, print_table
 
 import jaxrec
 from jaxrec import artifact
 from jaxrec.config import config_to_json
-from jaxrec.data.source import load_split, moved
+from jaxrec.data.source import load_split
 from jaxrec.data.splits import Split
 from jaxrec.models.denoising import DenoisingRecommender
 
@@ -46,9 +48,11 @@ class SamplingArguments:
       split: the part whose targets are ranked.
       exclude_seen: whether items of the user's whole history are left out of the ranking; if neither flag is given, as
         in the run's configuration.
-      data: where the data is now, if it has moved since the training; it must be the same data. If empty, where it was.
+      data: where the data is now, if it has moved since the training or was given from Python; it must be the same
+        data. If empty, where it was.
       timed: do each evaluation a second time, its programs compiled, to measure users a second.
       record: folder for sampling-DATA-RUN.json, such as experiments/results; none if empty.
+      plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
     """
@@ -63,6 +67,7 @@ class SamplingArguments:
     data: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = ""
     timed: bool = True
     record: Annotated[str, tyro.conf.arg(metavar="FOLDER")] = ""
+    plugin: Plugins = ""
     cache: bool = True
     debug: bool = False
 
@@ -120,7 +125,7 @@ def main(argv: list[str]) -> int:
         )
     ways = reverse_processes(arguments, run.recommender.uncertainty)
     variants = [way.of(run) for way in ways]  # refuses what cannot be before any work
-    source = moved(run.config.data, arguments.data)
+    source = source_of(run, arguments.data)
     with DownloadBar(console, source.source) as bar:
         split = load_split(source, progress=bar)
     rows, card = [], {}

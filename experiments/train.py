@@ -6,6 +6,7 @@ from pathlib import Path
 
 from arguments import parse_train_arguments, takes_default_preset
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say, script_path
+from plugins import plugin_flag
 from rich.console import Console
 from rich.markup import escape
 from tables import print_metrics, print_recommendations, user_histories
@@ -40,12 +41,12 @@ def main(argv: list[str]) -> int:
         say(console, default_preset_note(arguments.preset))
     run = jaxrec.fit(config, split, workdir, reporter=Several(record, *reporters(console, workdir)))
     if run.interrupted:
-        say(console, f"stopped and saved; to go on: {command('train.py', workdir)}")
+        say(console, f"stopped and saved; to go on: {command('train.py', workdir, arguments.plugin)}")
         return 128 + run.interrupted
     if not record.calls and not isinstance(run.recommender, PopularityRecommender):
         say(console, "this run is complete already; its results:")
     record.finish(run)
-    show_results(console, run, split, record.preset)
+    show_results(console, run, split, record.preset, arguments.plugin)
     return 0
 
 
@@ -82,7 +83,7 @@ def describe_model(config: Config, preset: str) -> str:
     return ", ".join(facts) + f", seed {config.seed}"
 
 
-def show_results(console: Console, run: jaxrec.Run, split: Split, name: str) -> None:
+def show_results(console: Console, run: jaxrec.Run, split: Split, name: str, plugin: str) -> None:
     """Test metrics beside popularity's (and the best possible), some users' lists, and what to type next."""
     results = {name: run.evaluate("test")}
     exclude_seen = run.config.evaluation.exclude_seen
@@ -108,9 +109,9 @@ def show_results(console: Console, run: jaxrec.Run, split: Split, name: str) -> 
         write_histories(run.workdir / EXAMPLE_HISTORIES, split, users)
     say(console, f"\nthe run is in {escape(str(run.workdir))}; next you may type")
     other = "no-exclude-seen" if exclude_seen else "exclude-seen"
-    say(console, f"  {command('evaluate.py', run.workdir)} --split test --{other}")
+    say(console, f"  {command('evaluate.py', run.workdir, plugin)} --split test --{other}")
     histories = f"--histories {run.workdir / EXAMPLE_HISTORIES} --k 10 --out recommendations.csv"
-    say(console, f"  {command('recommend.py', run.workdir)} {escape(histories)}")
+    say(console, f"  {command('recommend.py', run.workdir, plugin)} {escape(histories)}")
 
 
 def show_oracle(console: Console, config: Config, split: Split, ndcg: float) -> None:
@@ -131,9 +132,9 @@ def write_histories(path: Path, split: Split, users: list[int]) -> None:
             writer.writerows((user, item) for item in history)
 
 
-def command(script: str, workdir: Path) -> str:
+def command(script: str, workdir: Path, plugin: str) -> str:
     """A script on a run, as one types it."""
-    return escape(f"python {script_path(script)} --workdir {workdir}")
+    return escape(f"python {script_path(script)} --workdir {workdir}{plugin_flag(plugin)}")
 
 
 if __name__ == "__main__":

@@ -11,26 +11,37 @@
     run.recommend({"ann": [3, 14, 159]}, k=10)
 """
 
-from jaxrec.batch import SequenceBatch
-from jaxrec.bulk import recommend_histories
-from jaxrec.config import Config, config_from_json, config_to_json
+from jaxrec.batch import SequenceBatch, right_align
+from jaxrec.bulk import ListRequest, recommend_histories, trained_items
+from jaxrec.config import Config, EvaluationConfig, config_from_json, config_to_json
+from jaxrec.data.source import DataConfig
 from jaxrec.fitting import fit
+from jaxrec.lists import TopK, recommend
+from jaxrec.mesh import ParallelConfig
 from jaxrec.presets import PRESETS, preset
 from jaxrec.protocol import ProtocolCard
-from jaxrec.recommend import TopK, recommend
 from jaxrec.recommender import LossOutput, Recommender
+from jaxrec.registry import register
 from jaxrec.run import Run, load
+from jaxrec.train.optimizer import OptimizerConfig
+from jaxrec.train.options import TrainConfig
 from jaxrec.version import __version__
 
 __all__ = [
     "PRESETS",
     "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "ListRequest",
     "LossOutput",
+    "OptimizerConfig",
+    "ParallelConfig",
     "ProtocolCard",
     "Recommender",
     "Run",
     "SequenceBatch",
     "TopK",
+    "TrainConfig",
     "__version__",
     "config_from_json",
     "config_to_json",
@@ -39,4 +50,7 @@ __all__ = [
     "preset",
     "recommend",
     "recommend_histories",
+    "register",
+    "right_align",
+    "trained_items",
 ]

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from jaxrec.data.evaluation_batches import EvaluationBatch, history_batches
 from jaxrec.data.windows import bucket_lengths
-from jaxrec.recommend import TopK, recommend
+from jaxrec.lists import TopK, recommend
 from jaxrec.recommender import Recommender, table_rows
 from jaxrec.sharding import WHOLE, place, place_items, place_params, several_devices, users_at_once
 from jaxrec.typing import Params, PRNGKey

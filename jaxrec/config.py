@@ -29,17 +29,11 @@ from jaxrec.nn.diffusion_attention import DiffusionAttention
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.stochastic import WassersteinScores
 from jaxrec.nn.vae_attention import VaeAttention
-from jaxrec.serialization import Components, from_json, to_json
+from jaxrec.recommender import Recommender
+from jaxrec.registry import COMPONENTS, register
+from jaxrec.serialization import from_json, to_json
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
-
-Model = (
-    EncoderRecommender
-    | StosaRecommender
-    | DiffuRecRecommender
-    | DiffuRecSysRecommender
-    | PopularityRecommender
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +74,9 @@ class Config:
     """Everything that decides a run.
 
     Attributes:
-      model: the recommender; ``num_items`` is filled from the data.
-      data: where the log comes from, and how it is filtered and split.
+      model: the recommender, any ``jaxrec.Recommender``; ``num_items`` is filled from the data.
+      data: where the log comes from, and how it is filtered and split. ``fit`` puts here what the split was loaded
+        from: ``None`` for one that was made in Python.
       train: how long and in what portions the model is trained.
       optimizer: how parameters are updated.
       parallel: how work is spread over devices.
@@ -89,8 +84,8 @@ class Config:
       seed: decides initial parameters, the order of the data, dropout and noise; 0 to 2**31 - 1.
     """
 
-    model: Model = EncoderRecommender()
-    data: DataConfig = DataConfig()
+    model: Recommender = EncoderRecommender()
+    data: DataConfig | None = DataConfig()
     train: TrainConfig = TrainConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     parallel: ParallelConfig = ParallelConfig()
@@ -102,54 +97,67 @@ class Config:
             raise ValueError(f"seed must lie between 0 and 2**31 - 1, got {self.seed}")
 
 
-COMPONENTS: Components = {
-    cls.__name__: cls
-    for cls in (
-        Config,
-        DataConfig,
-        TrainConfig,
-        OptimizerConfig,
-        ParallelConfig,
-        EvaluationConfig,
-        EncoderRecommender,
-        StosaRecommender,
-        DiffuRecRecommender,
-        DiffuRecSysRecommender,
-        PopularityRecommender,
-        Penalty,
-        Objective,
-        DotProduct,
-        Refined,
-        WassersteinScores,
-        VaeAttention,
-        DiffusionAttention,
-        GaussianProcess,
-        Noise,
-        Sampler,
-        LinearSchedule,
-        TruncatedLinearSchedule,
-        PiecewiseLinearSchedule,
-        CosineSchedule,
-        TruncatedCosineSchedule,
-        SquareRootSchedule,
-        *losses.LOSSES.values(),
-        DistanceLoss,
-    )
-}
+for _component in (
+    Config,
+    DataConfig,
+    TrainConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    EvaluationConfig,
+    EncoderRecommender,
+    StosaRecommender,
+    DiffuRecRecommender,
+    DiffuRecSysRecommender,
+    PopularityRecommender,
+    Penalty,
+    Objective,
+    DotProduct,
+    Refined,
+    WassersteinScores,
+    VaeAttention,
+    DiffusionAttention,
+    GaussianProcess,
+    Noise,
+    Sampler,
+    LinearSchedule,
+    TruncatedLinearSchedule,
+    PiecewiseLinearSchedule,
+    CosineSchedule,
+    TruncatedCosineSchedule,
+    SquareRootSchedule,
+    *losses.LOSSES.values(),
+    DistanceLoss,
+):
+    register(_component)
 
 
 def config_to_json(config: Config) -> dict[str, Any]:
-    """The config as a JSON-able object."""
-    return to_json(config)
+    """The config as a JSON-able object.
+
+    Raises:
+      ValueError: it holds a class that is not registered (see ``jaxrec.register``), or what is not JSON-able.
+    """
+    return to_json(config, COMPONENTS)
 
 
 def config_from_json(data: dict[str, Any]) -> Config:
     """The config of a JSON object.
 
     Raises:
-      ValueError: a key is unknown or a value is of the wrong type; says which, and what was meant.
+      ValueError: a key or class is unknown or a value is of the wrong type; says which, and what was meant.
     """
     return from_json(data, Config, COMPONENTS)
+
+
+def checked_json(config: Config) -> dict[str, Any]:
+    """The config as a JSON-able object that can be read back.
+
+    Raises:
+      ValueError: it cannot be written, or what is written could not be read; says where.
+    """
+    content = config_to_json(config)
+    config_from_json(json.loads(json.dumps(content)))
+    return content
 
 
 def read_config(path: str | Path) -> Config:
@@ -174,10 +182,9 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
 
 
 __all__ = [
-    "COMPONENTS",
     "Config",
     "EvaluationConfig",
-    "Model",
+    "checked_json",
     "config_from_json",
     "config_to_json",
     "differences",

@@ -28,7 +28,7 @@ import numpy as np
 
 from jaxrec import artifact
 from jaxrec.bulk import popular_items, trained_items
-from jaxrec.recommend import recommend
+from jaxrec.lists import recommend
 from jaxrec.recommender import Recommender
 from jaxrec.typing import Array, Params
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxrec import artifact, processes
-from jaxrec.config import Config, config_to_json, differences
+from jaxrec.config import Config, checked_json, differences
 from jaxrec.files import training_alone
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.recommender import Recommender
@@ -39,13 +39,15 @@ def fit(
     model; only process 0 reports progress.
 
     Args:
-      config: settings of model, optimizer and training; its ``data`` section is kept, but not read.
+      config: settings of model, optimizer and training. Its ``data`` section is not read: that of the run says what
+        the split was loaded from (``Split.loaded_from``), and is ``None`` where it was made in Python.
       split: the data.
       workdir: directory of the run; ``None`` keeps nothing.
       reporter: told of the progress, see ``jaxrec.train.logging``.
 
     Raises:
-      ValueError: the split has nothing to learn from, ``workdir`` holds a run on other data or of another
+      ValueError: the split has nothing to learn from, the config holds a class that is not registered
+        (``jaxrec.register``) or could not be read back, ``workdir`` holds a run on other data or of another
         configuration, or several processes have no ``workdir`` or differ in settings or data.
       FloatingPointError: the loss is not finite.
       OSError: ``workdir`` cannot be written to, or another training is at work in it.
@@ -56,11 +58,13 @@ def fit(
         raise ValueError(
             f"fit needs a split log and got {split!r:.200}; pass jaxrec.data.leave_one_out(log), or temporal(log)"
         )
+    config = dataclasses.replace(config, data=split.loaded_from)
+    content = checked_json(config)
     log = split.interactions
     recommender = dataclasses.replace(config.model, num_items=log.num_items)
     item_counts = split.train_item_counts()
     card = artifact.data_card(split)
-    settings = {"config": config_to_json(config), "data": card}
+    settings = {"config": content, "data": card}
     processes.check_same("settings or data", settings, differences)
     if workdir is None and processes.several() and not isinstance(recommender, PopularityRecommender):
         raise ValueError(

@@ -1,7 +1,7 @@
 """The interface between models and everything else: a recommender ranks by inner product.
 
 Training, evaluation, top-k, export and checkpoints know this protocol only; a new model is one
-file in ``jaxrec/models`` that implements it.
+file in ``jaxrec/models`` that implements it, or a class of your own under ``jaxrec.register``.
 """
 
 from typing import Literal, NamedTuple, Protocol, runtime_checkable

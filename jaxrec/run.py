@@ -174,12 +174,21 @@ class Run:
             return 1
         return num_samples
 
+    def given_from_python(self) -> str:
+        """Words for a run whose config has no data section."""
+        return f"fitted on data given from Python under the name {self.data['data']!r}"
+
     def _checked_split(self, split: "Split | None") -> "Split":
         split = self.split if split is None else split
         if split is None:
+            if self.config.data is None:
+                raise ValueError(
+                    f"this run was {self.given_from_python()}, and loaded without it; pass split=, made as for the"
+                    " training"
+                )
             raise ValueError(
                 "this run was loaded without its data; pass split=, made as for the training"
-                " (jaxrec.data.load_split(run.config.data) if it came from a config)"
+                " (jaxrec.data.load_split(run.config.data))"
             )
         if split is not self.split:
             card = artifact.data_card(split)

@@ -1,6 +1,6 @@
 """Where users and items lie when a mesh ranks: users over all devices, the item table's rows over ``model``.
 
-The pure functions that rank (``jaxrec.recommend``, ``jaxrec.train.ranking``) take a mesh and place what they
+The pure functions that rank (``jaxrec.lists``, ``jaxrec.train.ranking``) take a mesh and place what they
 are given by the functions here. Every process of a run over several hosts gives the same arguments, and gets
 results that are whole on each of its devices.
 """

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrec.recommend import TopK, best_items
+from jaxrec.lists import TopK, best_items
 from jaxrec.recommender import Recommender, constant_columns
 from jaxrec.scoring import Catalogue, ChunkedScores, map_rows
 from jaxrec.sharding import WHOLE, constrain, place, place_params, several_devices

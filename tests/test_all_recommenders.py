@@ -15,6 +15,7 @@ from helpers import drawn_params
 from jaxrec.batch import SequenceBatch, right_align
 from jaxrec.bulk import trained_items
 from jaxrec.export import exported_recommend
+from jaxrec.lists import recommend
 from jaxrec.losses import SampledSoftmaxLoss
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
@@ -27,7 +28,6 @@ from jaxrec.nn.refinement import Refined
 from jaxrec.nn.stochastic import WassersteinScores
 from jaxrec.nn.vae_attention import VaeAttention
 from jaxrec.presets import preset
-from jaxrec.recommend import recommend
 from jaxrec.recommender import Recommender, table_rows
 from jaxrec.train.state import TrainState, create_state
 from jaxrec.train.step import make_train_step

@@ -148,7 +148,7 @@ def change(data: dict, path: str, value) -> dict:
         (
             "model",
             {"class": "TrainConfig"},
-            r"config\.model must be of type EncoderRecommender or .*got a TrainConfig",
+            r"config\.model must be of type Recommender, got a TrainConfig, which lacks .*query, items",
         ),
         ("model.penalties", {"kl": 1.0}, r"config\.model\.penalties must be a list"),
         (
@@ -183,8 +183,8 @@ def test_a_file_that_is_not_json_is_named(tmp_path):
 
 
 def test_only_plain_values_go_into_json():
-    with pytest.raises(ValueError, match="a config holds numbers, strings, tuples and dataclasses"):
-        to_json({"train": object()})
+    with pytest.raises(ValueError, match="config: a config holds numbers, strings, tuples and dataclasses"):
+        to_json({"train": object()}, {})
 
 
 def test_differences_name_the_place():

@@ -7,7 +7,7 @@ from helpers import BagRecommender
 from numpy.testing import assert_array_equal
 
 from jaxrec import export
-from jaxrec.recommend import recommend
+from jaxrec.lists import recommend
 from jaxrec.recommender import table_rows
 
 BAG = BagRecommender(num_items=1000, max_length=6)

@@ -87,7 +87,7 @@ ABOVE = (
                 "recommender",
                 "losses",
                 "metrics",
-                "recommend",
+                "lists",
             )
         ),
     ],

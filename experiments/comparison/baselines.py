@@ -8,9 +8,11 @@ import jax.numpy as jnp
 
 from jaxrec.batch import SequenceBatch, row_keys
 from jaxrec.recommender import LossOutput, table_rows
+from jaxrec.registry import register
 from jaxrec.typing import Array, Params, PRNGKey
 
 
+@register
 @dataclasses.dataclass(frozen=True)
 class RandomRecommender:
     """Ranks items in an order drawn for each history: random queries against random unit vectors.

@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from arguments import config_registry
 from console import script_path
+from plugins import Plugins
 
 from jaxrec.data.source import DataConfig
 from jaxrec.serialization import nearest
@@ -54,6 +55,7 @@ class CompareArguments:
         --choose-seen-included).
       out: path of the results without ending: OUT.json, OUT.md and OUT-*.png. With several data sets OUT-DATA.json,
         ..., and OUT.md is the page over all.
+      plugin: modules or .py files with classes of your own (jaxrec.register), imported first; separated by commas.
       cache: keep compiled programs in ~/.cache/jaxrec/xla ($JAXREC_CACHE/xla), so that the next time starts faster.
       debug: show the full traceback of an error.
     """
@@ -85,6 +87,7 @@ class CompareArguments:
             help_behavior_hint="(default: experiments/results/compare-DATA, or compare-DATA-and-DATA)",
         ),
     ] = ""
+    plugin: Plugins = ""
     cache: bool = True
     debug: bool = False
 

@@ -176,7 +176,14 @@ def read_log(config: DataConfig, *, progress: Progress | None = None) -> "Intera
 
 
 def load_split(config: DataConfig, *, progress: Progress | None = None) -> "Split":
-    """The filtered and split log of a config; a note is logged of what the filter left out, if anything."""
+    """The filtered and split log of a config, which the split remembers (``Split.loaded_from``).
+
+    A note is logged of what the filter left out, if anything.
+    """
+    return _split_log(config, progress).as_loaded_from(config)
+
+
+def _split_log(config: DataConfig, progress: Progress | None) -> "Split":
     from jaxrec import data
 
     log = read_log(config, progress=progress)

@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.moments import Moment, as_number, check_fractions
+
+if TYPE_CHECKING:
+    from jaxrec.data.source import DataConfig
 
 Part = Literal["validation", "test"]
 COUNTED_AT_ONCE = 1 << 24
@@ -37,6 +40,8 @@ class Split:
       train_ends: ``[U]`` int64; user u trains on ``items[offsets[u]:train_ends[u]]``.
       validation: ``[n]`` int64, positions of the validation targets in the flat log, ascending.
       test: ``[m]`` int64, positions of the test targets, ascending.
+      loaded_from: the data section of a config from which ``load_split`` made it; ``None`` for a split made otherwise,
+        also from one that was loaded (``dataclasses.replace`` does not take it over).
     """
 
     interactions: Interactions
@@ -44,12 +49,19 @@ class Split:
     train_ends: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    loaded_from: "DataConfig | None" = dataclasses.field(default=None, init=False)
 
     def __post_init__(self):
         if self.train_ends.shape != (self.interactions.num_users,):
             raise ValueError(
                 f"train_ends has shape {self.train_ends.shape} for {self.interactions.num_users} users"
             )
+
+    def as_loaded_from(self, source: "DataConfig") -> "Split":
+        """The same split, with the data section that gives it again."""
+        same = dataclasses.replace(self)
+        object.__setattr__(same, "loaded_from", source)
+        return same
 
     def targets(self, part: Part) -> Targets:
         """The targets of a part, each with the whole history before it (in test, validation items too)."""

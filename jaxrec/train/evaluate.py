@@ -20,8 +20,8 @@ from jax.sharding import Mesh
 from jaxrec.data.evaluation_batches import EvaluationBatch, evaluation_batches
 from jaxrec.data.windows import bucket_lengths
 from jaxrec.diversity import CategoryTable, self_information
+from jaxrec.lists import sample_queries
 from jaxrec.metrics import CUTOFFS
-from jaxrec.recommend import sample_queries
 from jaxrec.recommender import Recommender, constant_columns
 from jaxrec.sharding import (
     USERS,

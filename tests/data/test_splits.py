@@ -254,3 +254,11 @@ def test_bad_temporal_arguments_are_explained():
             temporal(log, **arguments)
     with pytest.raises(ValueError, match="no part 'train'"):
         temporal(log, validation_time=5, test_time=6).targets("train")
+
+
+def test_a_split_knows_what_it_was_loaded_from():
+    source = DataConfig(simulated_users=60, simulated_items=30, min_user=4)
+    split = load_split(source)
+    assert split.loaded_from == source
+    assert leave_one_out(split.interactions).loaded_from is None
+    assert dataclasses.replace(split, test=split.test[:5]).loaded_from is None  # it holds less now

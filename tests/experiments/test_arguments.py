@@ -197,7 +197,7 @@ def parts(value):
 
 
 @pytest.mark.parametrize(
-    "value", [*(preset(name) for name in sorted(PRESETS)), *(cls() for cls in LOSSES.values())]
+    "value", [*(preset(name) for name in sorted(PRESETS)), *(cls() for cls in NAMED_LOSSES.values())]
 )
 def test_every_part_has_help_texts_also_for_inherited_fields(value):
     for part in parts(value):

@@ -8,6 +8,7 @@ import pytest
 from command_line import assert_one_sentence, run_apart, run_here
 
 import jaxrec
+from jaxrec import data
 from jaxrec.data.source import DataConfig, load_split
 from jaxrec.models.popularity import PopularityRecommender
 
@@ -145,3 +146,46 @@ def test_a_result_is_recorded_for_the_readme(fitted, capsys, tmp_path):
     assert content["command"].startswith("python experiments/train.py --preset popularity --data log.csv")
     assert str(tmp_path) not in file.read_text()
     assert content["result"]["protocol"]["part"] == "test"
+
+
+@pytest.fixture(scope="module")
+def from_python(fitted, tmp_path_factory):
+    """Runs fitted on a log that Python read, and files of that log."""
+    folder = tmp_path_factory.mktemp("from-python")
+    log = data.read_interactions(fitted / "log.csv")
+    jaxrec.fit(jaxrec.preset("popularity"), data.leave_one_out(log), folder / "run")
+    jaxrec.fit(jaxrec.preset("popularity"), data.temporal(log), folder / "temporal")
+    shutil.copy(fitted / "log.csv", folder / "log.csv")
+    lines = (folder / "log.csv").read_text().splitlines()
+    (folder / "other.csv").write_text("\n".join(lines[:-20]) + "\n")
+    return folder
+
+
+def test_data_given_from_python_must_be_named(from_python, capsys):
+    run = from_python / "run"
+    words = (f"the run {run} was fitted on data given from Python under the name 'log'", "give --data")
+    assert_one_sentence(run_here("evaluate.py", "--workdir", run, capsys=capsys), *words)
+    told = run_here("evaluate.py", "--workdir", run, "--data", from_python / "other.csv", capsys=capsys)
+    assert_one_sentence(told, "the run was fitted on log", "evaluate on the same split")
+    same = run_here("evaluate.py", "--workdir", run, "--data", from_python / "log.csv", capsys=capsys)
+    assert same.code == 0, same.err
+    assert (run / "evaluations" / "test-seen-excluded.json").exists()
+
+
+def test_a_split_that_no_flag_makes_is_told(from_python, capsys):
+    flags = ("--workdir", from_python / "temporal", "--data", from_python / "log.csv")
+    told = run_here("evaluate.py", *flags, capsys=capsys)
+    assert_one_sentence(told, "given from Python", "split as temporal(", "run.evaluate(split=...)")
+
+
+def test_a_run_from_python_is_gone_on_with_by_naming_its_data(from_python, capsys, tmp_path):
+    run = shutil.copytree(from_python / "run", tmp_path / "run")
+    told = run_here("train.py", "--workdir", run, capsys=capsys)
+    assert_one_sentence(
+        told, str(run / "config.json"), "given from Python under the name 'log'", "give --data"
+    )
+    log = from_python / "log.csv"
+    outcome = run_here("train.py", "--workdir", run, "--data", log, capsys=capsys)
+    assert outcome.code == 0, outcome.err
+    told = run_here("train.py", "--workdir", run, "--data", from_python / "other.csv", capsys=capsys)
+    assert_one_sentence(told, "holds a run on other data")

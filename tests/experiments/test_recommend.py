@@ -108,7 +108,7 @@ def test_candidates_from_a_table_with_other_columns(fitted, recommend, tmp_path,
     assert_one_sentence(failed, "item could be product or item; name it with --candidates-id")
     run = shutil.copytree(fitted / "run", tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
-    config["data"]["item"] = "product"
+    config["data"] = {"item": "product"}
     (run / "config.json").write_text(json.dumps(config))
     written = read(recommend("r.csv", "--workdir", run, *flags))
     assert set(written["item_id"]) == {"item 3"}
@@ -143,7 +143,8 @@ def test_columns_can_be_named_and_a_prepared_folder_read(fitted, recommend, tmp_
 def test_columns_are_those_of_the_training_data_where_the_file_has_them(fitted, recommend, tmp_path):
     run = shutil.copytree(fitted / "run", tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
-    config["data"] |= {"user": "customer", "item": "product", "time": "when"}
+    assert config["data"] is None  # fitted on data given from Python
+    config["data"] = {"user": "customer", "item": "product", "time": "when"}
     (run / "config.json").write_text(json.dumps(config))
     same = read(recommend("a.csv", "--workdir", run, "--histories", fitted / "events.parquet"))
     assert same["user_id"].n_unique() == 60

@@ -1,5 +1,6 @@
 """``sampling.py``: a diffusion run under other reverse processes, side by side, and as a table of the README."""
 
+import dataclasses
 import json
 
 import pytest
@@ -120,3 +121,12 @@ def test_a_learned_visibility_has_no_uncertainty(split, tmp_path, capsys):
     ]
     refused = run_here("sampling.py", *flags, "--uncertainties", "0.1", capsys=capsys)
     assert_one_sentence(refused, "--uncertainties", "learned")
+
+
+def test_data_given_from_python_must_be_named(run, split, tmp_path, capsys):
+    given = dataclasses.replace(run, config=dataclasses.replace(run.config, data=None), workdir=None)
+    given.save(tmp_path / "run")
+    told = run_here("sampling.py", "--workdir", tmp_path / "run", "--no-cache", capsys=capsys)
+    assert_one_sentence(
+        told, f"the run {tmp_path / 'run'} was fitted on data given from Python", "give --data"
+    )

@@ -17,6 +17,7 @@ from small_run import MODEL, make_split, small_config
 import jaxrec
 from jaxrec import artifact
 from jaxrec.config import EvaluationConfig
+from jaxrec.data.source import DataConfig, load_split
 from jaxrec.files import training_alone
 from jaxrec.mesh import ParallelConfig
 from jaxrec.train.logging import Silent
@@ -31,9 +32,39 @@ def test_a_loaded_run_is_the_same(run, split):
     jax.tree.map(np.testing.assert_array_equal, loaded.params, run.params)
     histories = [["i3", "i5"]]
     assert loaded.recommend(histories).equals(run.recommend(histories))
-    with pytest.raises(ValueError, match="loaded without its data; pass split="):
+    with pytest.raises(ValueError, match="data given from Python under the name 'small', .*pass split="):
         loaded.evaluate("test")
     assert loaded.evaluate("test", split=split)["mrr"] == run.evaluate("test")["mrr"]
+
+
+def saved_data(run):
+    """The data section of a run's config on disk."""
+    return json.loads((run.workdir / "config.json").read_text())["data"]
+
+
+def test_the_config_says_where_the_data_came_from(run, tmp_path):
+    assert run.config.data is None  # though the preset has a section
+    assert saved_data(run) is None
+    source = DataConfig(simulated_users=60, simulated_items=30)
+    loaded = jaxrec.fit(jaxrec.preset("popularity"), load_split(source), tmp_path / "run")
+    assert loaded.config.data == source
+    again = jaxrec.load(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"without its data; pass split=.*load_split\(run\.config\.data\)"):
+        again.evaluate("test")
+    figures = again.evaluate("test", split=load_split(again.config.data), save=False)
+    assert figures == loaded.evaluate("test", save=False)
+
+
+def test_a_run_whose_config_names_other_data_is_gone_on_with(run, split, tmp_path):
+    """As versions before wrote it: the section of the preset, whatever the split was."""
+    former = shutil.copytree(run.workdir, tmp_path / "run")
+    content = json.loads((former / "config.json").read_text())
+    content["data"] = jaxrec.config_to_json(jaxrec.preset("sasrec"))["data"]
+    (former / "config.json").write_text(json.dumps(content))
+    assert jaxrec.load(former, split=split).config.data == DataConfig()
+    longer = dataclasses.replace(small_config(), train=dataclasses.replace(run.config.train, epochs=3))
+    assert jaxrec.fit(longer, split, former).config.data is None
+    assert saved_data(jaxrec.load(former)) is None
 
 
 def test_other_data_is_refused(run):

@@ -15,10 +15,10 @@ import jaxrec
 from jaxrec.batch import row_keys
 from jaxrec.bulk import pad_candidates, popular_items, trained_items
 from jaxrec.config import EvaluationConfig
+from jaxrec.lists import _recommend
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.vae_attention import VaeAttention
-from jaxrec.recommend import _recommend
 from jaxrec.recommender import drawing
 from jaxrec.significance import paired_test
 

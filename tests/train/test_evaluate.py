@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from jaxrec.data.evaluation_batches import evaluation_batches, history_batches
 from jaxrec.data.windows import bucket_lengths
 from jaxrec.diversity import CategoryTable, concentration, f_score, list_metrics, self_information
+from jaxrec.lists import recommend
 from jaxrec.metrics import accuracy, rank_targets
-from jaxrec.recommend import recommend
 from jaxrec.recommender import constant_columns, table_rows
 from jaxrec.scoring import Catalogue, ChunkedScores
 from jaxrec.sharding import users_at_once

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from jaxrec.lists import recommend
 from jaxrec.models.encoder import EncoderRecommender
-from jaxrec.recommend import recommend
 from jaxrec.recommender import table_rows
 from jaxrec.scoring import map_rows
 from jaxrec.topk import top_k
