@@ -107,14 +107,14 @@ KINDS: dict[str, Callable[..., str]] = {
 RESULTS, COMPARE = "results-", "compare-"
 
 
-def table_text(name: str, results: Path, sections: Sequence[str], folder: Path) -> str:
+def table_text(name: str, results: Path, sections: Sequence[str] = (), folder: Path | None = None) -> str:
     """The table of a name; empty where there is no file of it.
 
     Args:
       name: of the table.
       results: the folder of the files.
       sections: of a benchmark, to be shown; none stands for all.
-      folder: of the README, from which links start.
+      folder: of the README, from which links start; ``None`` is that of the results.
 
     Raises:
       ValueError: a file is not JSON, of an unknown kind, or of another kind than the others of the name;
@@ -132,7 +132,7 @@ def table_text(name: str, results: Path, sections: Sequence[str], folder: Path) 
             raise ValueError(f"{path} is not JSON: {error}") from error
         if not isinstance(content, dict) or content.get("kind") not in KINDS:
             raise ValueError(f"{path} has no kind that a table is made of ({', '.join(KINDS)})")
-        report = Path(os.path.relpath(path.with_suffix(".md"), folder)).as_posix()
+        report = Path(os.path.relpath(path.with_suffix(".md"), folder or results)).as_posix()
         contents.append({**content, REPORT: report})
     kinds = {content["kind"] for content in contents}
     if len(kinds) > 1:
