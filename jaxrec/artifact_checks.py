@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxrec.config import Config, EvaluationConfig, config_to_json, differences
-from jaxrec.serialization import to_json
+from jaxrec.config import Config, config_to_json, differences
 
 CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = (
     "config.json",
@@ -70,7 +69,7 @@ def _stored(path: Path) -> dict[str, Any]:
     """A card or config as it was written, settings of the evaluation that are newer at their defaults."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if path.name == CONFIG:
-        content["evaluation"] = {**to_json(EvaluationConfig()), **content.get("evaluation", {})}
+        content["evaluation"] = {**config_to_json(Config())["evaluation"], **content.get("evaluation", {})}
     return content
 
 

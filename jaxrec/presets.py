@@ -15,6 +15,7 @@ from jaxrec.models.stosa import StosaRecommender
 from jaxrec.nn.diffusion_attention import DiffusionAttention
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.vae_attention import VaeAttention
+from jaxrec.registry import COMPONENTS
 from jaxrec.serialization import nearest, set_value, to_json
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig
@@ -227,7 +228,7 @@ def change_setting(content: dict[str, Any], path: str, value: Any, name: str) ->
       ValueError: there is no such place, or no such loss; says which there are.
     """
     if path == "model.loss_function" and isinstance(value, str):
-        value = to_json(named_loss(value))
+        value = to_json(named_loss(value), COMPONENTS)
     set_value(content, path, value, name)
 
 

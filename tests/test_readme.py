@@ -29,3 +29,4 @@ def test_its_python_runs(tmp_path, monkeypatch):
     assert names["lists"].items.shape == (100, 10)
     assert names["lists"].valid.all()
     assert (tmp_path / "demo.jaxexport").stat().st_size > 1000
+    assert type(names["mine"].recommender.attention).__name__ == "Decaying"

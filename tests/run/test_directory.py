@@ -108,7 +108,7 @@ def test_a_directory_from_before_there_were_cutoffs_goes_on(run, split, tmp_path
     path.write_text(json.dumps(content))
     again = jaxrec.fit(small_config(), split, tmp_path / "run")
     assert again.training_seconds == run.training_seconds
-    assert jaxrec.load(tmp_path / "run").config == small_config()
+    assert jaxrec.load(tmp_path / "run").config == run.config
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     (tmp_path / "run" / "metrics.jsonl").unlink()
     dataclasses.replace(again, workdir=None).save(tmp_path / "run")
@@ -158,6 +158,8 @@ def test_a_complete_run_is_only_read(run, split, tmp_path):
     assert files(first.workdir) == before
 
 
+# The other leaves' reads answer to an event loop that orbax closed at the first failure.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damaged_weights_are_taken_from_the_checkpoints_again(run, split, tmp_path, caplog):
     damaged = shutil.copytree(run.workdir, tmp_path / "run")
     (damaged / "weights" / "manifest.ocdbt").write_bytes(b"")
