@@ -82,12 +82,12 @@ def prefix_approximator(p, history, x_t, t, normal, *, num_steps, heads, scale, 
     """x̂_0 ``[D]`` from one row: e ``[n, D]`` without padding, x_t ``[D]``, normal ``[n, D]``."""
     width = history.shape[-1]
     uncertainty = scale + scale * normal
-    signal = x_t + step_embedding(p["signal"]["step_embedding"], t, num_steps, width)
-    z = history + uncertainty * signal
+    seen = uncertainty * (x_t + step_embedding(p["signal"]["step_embedding"], t, num_steps, width))
+    z = history + seen
     for index in range(sum(name.startswith("block_") for name in p)):
         b = p[f"block_{index}"]
         if cross != "none":
-            z = z + cross_attention(b["cross"], norm(b["norm_cross"], z), history, heads, cross)
+            z = z + cross_attention(b["cross"], seen, history, heads, cross)
         z = z + self_attention(b["attention"], norm(b["norm_attention"], z), heads)
         z = z + feed_forward(b["feed_forward"], norm(b["norm_feed_forward"], z))
     return norm(p["norm"], z)[-1]

@@ -61,9 +61,10 @@ class DiffuRecSysRecommender(DenoisingRecommender):
     """DiffuRec with offset noise and a cross-attention approximator.
 
     ``per-prefix`` is the published form: one training sample for every prefix, the whole transformer at
-    every reverse step; without cross-attention and offset it is DiffuRec. ``history-cached`` is our faster
-    reading: the history is encoded once, causally and without the target; targets are noised at every
-    position at once, and a reverse step costs one token.
+    every reverse step, queries of the cross-attention from the noised target and the step; without cross-attention
+    and offset it is DiffuRec. ``history-cached`` is our faster reading: the history is encoded once, causally and
+    without the target; targets are noised at every position at once, a reverse step costs one token, and that
+    token, normalised, is the query.
 
     Attributes:
       num_items: filled from the data.

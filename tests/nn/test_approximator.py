@@ -50,13 +50,18 @@ def run(model, params, history, items, x_t, t, normal, previous=None, last_only=
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cross", ["none", "softmax", "linear"])
-def test_prefix_approximator_against_numpy(cross):
-    model = PrefixApproximator(**SIZES, cross_attention=cross, scale=0.3)
+@pytest.mark.parametrize(
+    ("cross", "visibility"),
+    [("none", "uncertain"), ("softmax", "uncertain"), ("linear", "uncertain"), ("softmax", "fixed")],
+)
+def test_prefix_approximator_against_numpy(cross, visibility):
+    model = PrefixApproximator(**SIZES, cross_attention=cross, visibility=visibility, scale=0.3)
     history, x_t, normal, t = draw(1, 3, 5, 8), draw(2, 3, 1, 8), draw(3, 3, 5, 8), jnp.array([[0], [3], [7]])
     params = shaken(run(model, None, history, ITEMS, x_t, t, normal))
     ours = run(model, params, history, ITEMS, x_t, t, normal)
     assert ours.shape == (3, 1, 8)
+    if visibility == "fixed":
+        normal = np.zeros_like(normal)
     for row, length in enumerate([3, 5, 1]):
         theirs = prefix_approximator(
             as_numpy(params),
