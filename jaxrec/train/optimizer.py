@@ -1,4 +1,4 @@
-"""The optimizer of a run: AdamW with warm-up, decay and clipping, from optax."""
+"""The optimizer of a run: Adam with weight decay in two forms, warm-up, decay and clipping, from optax."""
 
 import dataclasses
 from typing import Literal
@@ -18,7 +18,8 @@ class OptimizerConfig:
     """How parameters are updated.
 
     Attributes:
-      name: ``adamw``, or ``sgd`` (plain, for tests of equality).
+      name: ``adamw``; ``adam``, whose weight decay is an L2 term, as PyTorch's ``Adam(weight_decay=...)``; or ``sgd``
+        (plain, for tests of equality).
       learning_rate: after warm-up.
       warmup_steps: linear rise from 0.
       decay: how the rate falls after warm-up: not at all, cosine or linear down to ``final_fraction`` at the
@@ -26,15 +27,16 @@ class OptimizerConfig:
       final_fraction: what is left of the rate at the end of cosine or linear decay.
       step_factor: of ``decay="step"``.
       step_epochs: of ``decay="step"``.
-      weight_decay: decoupled; on matrices of the network (no biases, norms and scales), and on the item table only if
-        ``decay_embeddings``.
+      weight_decay: with ``adamw`` decoupled, the learning rate times it taken off each parameter; with ``adam`` it times
+        the parameter is added to the gradient, before Adam's scaling, so that far smaller values act. On matrices of
+        the network (no biases, norms and scales), and on the item table only if ``decay_embeddings``.
       decay_embeddings: whether the item and position tables decay too.
       clip_norm: largest norm of the gradient; 0 does not clip.
       b1: decay of Adam's first moment.
       b2: decay of Adam's second moment.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     decay: LearningRateDecay = "constant"
@@ -98,16 +100,19 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The optax transformation of a config."""
     schedule = learning_rate_schedule(config, steps_per_epoch, total_steps)
-    if config.name == "sgd":
-        update = optax.sgd(schedule)
-    else:
-        update = optax.adamw(
-            schedule,
-            b1=config.b1,
-            b2=config.b2,
-            weight_decay=config.weight_decay,
-            mask=lambda params: decayed(params, embeddings=config.decay_embeddings),
-        )
+    moments = {"b1": config.b1, "b2": config.b2}
+
+    def mask(params: Params) -> Params:
+        return decayed(params, embeddings=config.decay_embeddings)
+
+    match config.name:
+        case "sgd":
+            update = optax.sgd(schedule)
+        case "adam":
+            penalty = optax.add_decayed_weights(config.weight_decay, mask)
+            update = optax.chain(penalty, optax.adam(schedule, **moments))
+        case "adamw":
+            update = optax.adamw(schedule, **moments, weight_decay=config.weight_decay, mask=mask)
     if config.clip_norm:
         return optax.chain(clip_by_norm(config.clip_norm), update)
     return update
