@@ -40,11 +40,12 @@ class Objective:
     Attributes:
       prediction: what the network's output means: ``"x0"``, ``"noise"`` or ``"velocity"``; the last two want
         a visible x_t.
-      noise_power: t is drawn with density ∝ (t/T)^power; 0 is uniform, larger is noisier.
+      noise_power: t is drawn with probability ((t + 1)^(power + 1) − t^(power + 1)) / T^(power + 1); 0 is uniform,
+        larger is noisier.
       target_dropout: share of the training targets whose x_t the network does not see (it sees 0), as the condition
         is hidden for classifier-free guidance (Ho and Salimans 2022).
       own_estimate: share of the training targets whose x_t is made from the model's own one-jump estimate
-        (from pure noise, without gradient) instead of the truth, as it is at inference. Costs one pass
+        (from N(0, I), without gradient) instead of the truth, as it is at inference. Costs one pass
         more, without gradient.
       self_conditioning: the network also sees its previous estimate of x_0; in training a first pass
         gives it half of the time (Chen et al. 2023, arXiv 2208.04202). Costs one pass more.
@@ -199,8 +200,8 @@ class DenoisingRecommender:
         noise = self.noise.draw(noise_key, x0.shape, row_normal)
         if objective.own_estimate:
             noisiest = jnp.full_like(t, self.process.num_steps - 1)
-            jump_key, noise_key, choice_key = jax.random.split(own_key, 3)
-            own = estimate(self.noise.draw(noise_key, x0.shape, row_normal), noisiest, nothing, jump_key)
+            jump_key, start_key, choice_key = jax.random.split(own_key, 3)
+            own = estimate(row_normal(start_key, x0.shape), noisiest, nothing, jump_key)
             chosen = row_bernoulli(choice_key, objective.own_estimate, (batch, count, 1))
             x0 = jnp.where(chosen, self._in_process(jax.lax.stop_gradient(own)), x0)
         x_t, hidden = self.process.corrupt(x0, t, noise), None
