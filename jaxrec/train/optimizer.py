@@ -27,9 +27,9 @@ class OptimizerConfig:
       final_fraction: what is left of the rate at the end of cosine or linear decay.
       step_factor: of ``decay="step"``.
       step_epochs: of ``decay="step"``.
-      weight_decay: with ``adamw`` decoupled, the learning rate times it taken off each parameter; with ``adam`` it times
-        the parameter is added to the gradient, before Adam's scaling, so that far smaller values act. On matrices of
-        the network (no biases, norms and scales), and on the item table only if ``decay_embeddings``.
+      weight_decay: decoupled with ``adamw``; with ``adam``, it times the parameter is added to the gradient, before
+        Adam's scaling, so that far smaller values act. On matrices of the network (no biases, norms and scales), and
+        on the item table only if ``decay_embeddings``.
       decay_embeddings: whether the item and position tables decay too.
       clip_norm: largest norm of the gradient; 0 does not clip.
       b1: decay of Adam's first moment.
