@@ -125,28 +125,39 @@ def dgenatt() -> Config:
 def diffurec() -> Config:
     """DiffuRec (Li et al. 2023, arXiv 2304.00686) as published: one sample a prefix, 512 a step, 32 reverse steps.
 
-    The paper does not exclude seen items: evaluate with ``--no-exclude-seen`` to compare.
+    The paper does not exclude seen items: evaluate with ``--no-exclude-seen`` to compare. The checkpoint is chosen
+    with seen items excluded, as everywhere here, unless it is trained with ``--evaluation.no-exclude-seen``.
 
     Command: ``python experiments/train.py --preset diffurec --data FILE``
     """
     return Config(
         model=DiffuRecRecommender(),
         optimizer=OptimizerConfig(decay="step", step_epochs=100, warmup_steps=0, b2=0.999),
-        train=TrainConfig(epochs=500, batch_targets=512, evaluate_every=5, patience=4),
+        train=TrainConfig(epochs=500, batch_targets=512, evaluate_every=20, patience=5),
     )
 
 
 def diffurecsys() -> Config:
     """DiffuRecSys (Zolghadr et al. 2024, arXiv 2410.19429): offset noise and cross-attention, one pass a prefix.
 
+    Its weight decay is an L2 term of Adam, as in the authors' code, but leaves biases and norms alone. The
+    checkpoint is chosen with seen items excluded, as everywhere here, unless it is trained with
+    ``--evaluation.no-exclude-seen``.
+
     Command: ``python experiments/train.py --preset diffurecsys --data FILE``
     """
     return Config(
         model=DiffuRecSysRecommender(),
         optimizer=OptimizerConfig(
-            decay="step", step_epochs=30, warmup_steps=0, weight_decay=1e-4, decay_embeddings=True, b2=0.999
+            name="adam",
+            decay="step",
+            step_epochs=30,
+            warmup_steps=0,
+            weight_decay=1e-4,
+            decay_embeddings=True,
+            b2=0.999,
         ),
-        train=TrainConfig(epochs=100, batch_targets=512, evaluate_every=5, patience=4),
+        train=TrainConfig(epochs=41, batch_targets=512, evaluate_every=5, patience=4),
     )
 
 

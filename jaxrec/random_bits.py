@@ -4,7 +4,8 @@ JAX's default generator (threefry, 20 rounds and 64 bits for every 32 used) cost
 matrix products of a small transformer. Here the two words of a key seed a counter hash that an elementwise
 loop computes on the fly: two rounds of the 32-bit mixing function with low bias of Wellons (2018,
 "lowbias32", public domain constants). A value depends on the key and on its own index alone, so neither the
-sharding nor the shape around it changes it. Initial values and everything at inference keep threefry.
+sharding nor the shape around it changes it. Initial values and what is drawn at inference keep threefry, but for
+the Λ of diffusion recommenders.
 
 The ``row_`` functions draw for the rows of a batch: along the leading axis stand this device's rows (or the
 tokens of these rows, one after the other), and the values are those that one device would draw for the same

@@ -82,12 +82,12 @@ def prefix_approximator(p, history, x_t, t, normal, *, num_steps, heads, scale, 
     """x̂_0 ``[D]`` from one row: e ``[n, D]`` without padding, x_t ``[D]``, normal ``[n, D]``."""
     width = history.shape[-1]
     uncertainty = scale + scale * normal
-    signal = x_t + step_embedding(p["signal"]["step_embedding"], t, num_steps, width)
-    z = history + uncertainty * signal
+    seen = uncertainty * (x_t + step_embedding(p["signal"]["step_embedding"], t, num_steps, width))
+    z = history + seen
     for index in range(sum(name.startswith("block_") for name in p)):
         b = p[f"block_{index}"]
         if cross != "none":
-            z = z + cross_attention(b["cross"], norm(b["norm_cross"], z), history, heads, cross)
+            z = z + cross_attention(b["cross"], seen, history, heads, cross)
         z = z + self_attention(b["attention"], norm(b["norm_attention"], z), heads)
         z = z + feed_forward(b["feed_forward"], norm(b["norm_feed_forward"], z))
     return norm(p["norm"], z)[-1]
@@ -105,15 +105,31 @@ def target_approximator(p, history, x_t, t, normal, *, num_steps, heads, scale, 
     return norm(p["norm"], z)[0]
 
 
-def reverse(denoise, start, step_noise, num_steps):
-    """DDPM on the truncated linear schedule: ``denoise(x, t)``, ``step_noise(t)``; the last x̂_0."""
+def truncated_linear(num_steps):
+    """β and ᾱ of all steps."""
     stretch = 1000 / num_steps
     end = 0.02 * stretch + 0.01
     betas = np.linspace(1e-4 * stretch + 0.01, end if end <= 1 else 0.001 * stretch + 0.01, num_steps)
-    alpha_bars = np.cumprod(1 - betas)
+    return betas, np.cumprod(1 - betas)
+
+
+def corrupt(x0, t, noise, num_steps):
+    """x_t of one target, ``[D]``."""
+    alpha_bar = truncated_linear(num_steps)[1][t]
+    return math.sqrt(alpha_bar) * x0 + math.sqrt(1 - alpha_bar) * noise
+
+
+def unit(x):
+    """``x`` ``[D]`` divided by the root mean square of its channels."""
+    return x / math.sqrt((x**2).mean())
+
+
+def reverse(denoise, start, step_noise, num_steps, *, unit_scale=False):
+    """DDPM on the truncated linear schedule: ``denoise(x, t)``, ``step_noise(t)``; the last x̂_0."""
+    betas, alpha_bars = truncated_linear(num_steps)
     x = np.asarray(start, np.float64)
     for t in range(num_steps - 1, -1, -1):
-        x0_hat = denoise(x, t)
+        x0_hat = unit(denoise(x, t)) if unit_scale else denoise(x, t)
         before = alpha_bars[t - 1] if t > 0 else 1.0
         c1 = betas[t] * math.sqrt(before) / (1 - alpha_bars[t])
         c2 = (1 - before) * math.sqrt(1 - betas[t]) / (1 - alpha_bars[t])

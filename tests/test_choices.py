@@ -12,7 +12,7 @@ from jaxrec.train.options import TrainConfig
 @pytest.mark.parametrize(
     ("build", "field", "value"),
     [
-        (OptimizerConfig, "name", "adam"),
+        (OptimizerConfig, "name", "lion"),
         (OptimizerConfig, "decay", "exponential"),
         (TrainConfig, "batch_source", "Device"),
         (ParallelConfig, "mode", "pjit"),

@@ -98,10 +98,10 @@ class GaussianProcess:
         *,
         draw: Draw = jax.random.uniform,
     ) -> Array:
-        """Training steps t, int32 of ``shape``, with density proportional to ((t + ½)/T)^``noise_power``.
+        """Training steps t, int32 of ``shape``, of probability ((t + 1)^(p + 1) − t^(p + 1)) / T^(p + 1).
 
-        0 is uniform (DiffuRec); larger powers visit noisy steps more often (our reading). ``draw`` gives numbers
-        uniform in [0, 1).
+        p is ``noise_power``: 0 is uniform (DiffuRec); larger powers visit noisy steps more often (our reading).
+        ``draw`` gives numbers uniform in [0, 1).
         """
         uniform = draw(key, shape)
         steps = jnp.floor(self.num_steps * uniform ** (1.0 / (1.0 + noise_power)))

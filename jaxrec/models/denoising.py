@@ -5,6 +5,7 @@ diffusion step) and ``denoise(context, x_t, t, ...) -> prediction``; training an
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from jaxrec.diffusion import (
     Noise,
     Prediction,
     Sampler,
+    Schedule,
     Trajectory,
     fold_key,
     split_key,
@@ -40,11 +42,12 @@ class Objective:
     Attributes:
       prediction: what the network's output means: ``"x0"``, ``"noise"`` or ``"velocity"``; the last two want
         a visible x_t.
-      noise_power: t is drawn with density ∝ (t/T)^power; 0 is uniform, larger is noisier.
+      noise_power: t is drawn with probability ((t + 1)^(power + 1) − t^(power + 1)) / T^(power + 1); 0 is uniform,
+        larger is noisier.
       target_dropout: share of the training targets whose x_t the network does not see (it sees 0), as the condition
         is hidden for classifier-free guidance (Ho and Salimans 2022).
       own_estimate: share of the training targets whose x_t is made from the model's own one-jump estimate
-        (from pure noise, without gradient) instead of the truth, as it is at inference. Costs one pass
+        (from N(0, I), without gradient) instead of the truth, as it is at inference. Costs one pass
         more, without gradient.
       self_conditioning: the network also sees its previous estimate of x_0; in training a first pass
         gives it half of the time (Chen et al. 2023, arXiv 2208.04202). Costs one pass more.
@@ -84,8 +87,8 @@ class DenoisingRecommender:
     Attributes:
       num_items, max_length, loss_function: as in every recommender.
       target_positions: ``"last"`` (one target a window) or ``"all"``.
-      process: the forward process.
-      sampler: the reverse process.
+      schedule: of the forward process.
+      sampler_kind, num_inference_steps, eta: of the reverse process, see ``Sampler``.
       noise: the forward process's ε.
       objective: how targets are noised in training.
       network: the Linen module, with ``encode`` and ``denoise``.
@@ -95,8 +98,10 @@ class DenoisingRecommender:
     max_length: int
     loss_function: Loss
     target_positions: Literal["all", "last"]
-    process: GaussianProcess
-    sampler: Sampler
+    schedule: Schedule
+    sampler_kind: Literal["ddpm", "ddim"]
+    num_inference_steps: int | None
+    eta: float
     noise: Noise
     objective: Objective
     network: nn.Module
@@ -105,6 +110,16 @@ class DenoisingRecommender:
     def stochastic(self) -> bool:
         """A reverse process starts from random noise."""
         return True
+
+    @property
+    def process(self) -> GaussianProcess:
+        """The forward process."""
+        return GaussianProcess(self.schedule)
+
+    @property
+    def sampler(self) -> Sampler:
+        """The reverse process."""
+        return Sampler(self.process, self.sampler_kind, self.num_inference_steps, eta=self.eta)
 
     def init(self, key: PRNGKey) -> Params:
         """Fresh parameters, float32."""
@@ -142,17 +157,11 @@ class DenoisingRecommender:
 
     def query(self, params: Params, items: Array, key: PRNGKey) -> Array:
         """The sampled x_0 of each history: ``[B, D]`` float32, on the scale of the process."""
-        denoise, sample_key = self._reverse_process(params, items, key)
-        shape = (items.shape[0], 1, self.items(params).shape[1])
-        conditioned = self.objective.self_conditioning
-        return self.sampler.sample(denoise, sample_key, shape, self_conditioning=conditioned)[:, 0]
+        return self._reverse(self.sampler.sample, params, items, key)[:, 0]
 
     def trajectory(self, params: Params, items: Array, key: PRNGKey) -> Trajectory:
         """Every step of the same reverse process; ``x_t`` and ``x0_hat`` are ``[S, B, D]``."""
-        denoise, sample_key = self._reverse_process(params, items, key)
-        shape = (items.shape[0], 1, self.items(params).shape[1])
-        conditioned = self.objective.self_conditioning
-        steps = self.sampler.trajectory(denoise, sample_key, shape, self_conditioning=conditioned)
+        steps = self._reverse(self.sampler.trajectory, params, items, key)
         return Trajectory(steps.timesteps, steps.x_t[:, :, 0], steps.x0_hat[:, :, 0])
 
     def _encode(self, params: Params, items: Array, key: PRNGKey | None) -> Any:
@@ -199,8 +208,8 @@ class DenoisingRecommender:
         noise = self.noise.draw(noise_key, x0.shape, row_normal)
         if objective.own_estimate:
             noisiest = jnp.full_like(t, self.process.num_steps - 1)
-            jump_key, noise_key, choice_key = jax.random.split(own_key, 3)
-            own = estimate(self.noise.draw(noise_key, x0.shape, row_normal), noisiest, nothing, jump_key)
+            jump_key, start_key, choice_key = jax.random.split(own_key, 3)
+            own = estimate(row_normal(start_key, x0.shape), noisiest, nothing, jump_key)
             chosen = row_bernoulli(choice_key, objective.own_estimate, (batch, count, 1))
             x0 = jnp.where(chosen, self._in_process(jax.lax.stop_gradient(own)), x0)
         x_t, hidden = self.process.corrupt(x0, t, noise), None
@@ -213,17 +222,19 @@ class DenoisingRecommender:
             previous = jnp.where(row_bernoulli(choice_key, 0.5, (batch, count, 1)), first, nothing)
         return estimate(x_t, t, previous, pass_key, hidden)
 
-    def _reverse_process(self, params: Params, items: Array, key: PRNGKey):
-        """The sampler's ``denoise`` and its keys, one a row; every draw is counted from the row's end."""
+    def _reverse(self, run: Callable[..., Any], params: Params, items: Array, key: PRNGKey) -> Any:
+        """What a method of the sampler gives, one target a row; every draw is counted from the row's end."""
         sample_key, signal_key = split_key(row_keys(key, items))
         context = self._encode(params, items, None)
-        places = counters((items.shape[1], self.items(params).shape[1]))[::-1]
+        width = self.items(params).shape[1]
+        places = counters((items.shape[1], width))[::-1]
 
         def denoise(x_t: Array, t: Array, previous: Array | None = None) -> Array:
             normal = hash_normal(fold_key(signal_key, t), places)
             return self._in_process(self._denoise(params, context, x_t, t, normal, previous, None))
 
-        return denoise, sample_key
+        conditioned = self.objective.self_conditioning
+        return run(denoise, sample_key, (items.shape[0], 1, width), self_conditioning=conditioned)
 
 
 __all__ = ["DenoisingRecommender", "Objective"]

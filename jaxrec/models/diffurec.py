@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrec.batch import PADDING_ID
-from jaxrec.diffusion import GaussianProcess, Noise, Sampler, Schedule, TruncatedLinearSchedule
+from jaxrec.diffusion import Noise, Schedule, TruncatedLinearSchedule
 from jaxrec.losses import Loss, SoftmaxLoss
 from jaxrec.models.checks import check_settings
 from jaxrec.models.denoising import DenoisingRecommender, Objective
@@ -131,16 +131,6 @@ class DiffuRecRecommender(DenoisingRecommender):
     def target_positions(self) -> Literal["all", "last"]:
         """One target a window."""
         return "last"
-
-    @property
-    def process(self) -> GaussianProcess:
-        """The forward process."""
-        return GaussianProcess(self.schedule)
-
-    @property
-    def sampler(self) -> Sampler:
-        """The reverse process."""
-        return Sampler(self.process, self.sampler_kind, self.num_inference_steps, eta=self.eta)
 
     @property
     def noise(self) -> Noise:

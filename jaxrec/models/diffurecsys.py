@@ -6,7 +6,7 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrec.diffusion import GaussianProcess, Noise, Sampler, Schedule, TruncatedLinearSchedule
+from jaxrec.diffusion import Noise, Schedule, TruncatedLinearSchedule
 from jaxrec.losses import Loss, SoftmaxLoss
 from jaxrec.models.checks import check_settings
 from jaxrec.models.denoising import DenoisingRecommender, Objective
@@ -61,9 +61,10 @@ class DiffuRecSysRecommender(DenoisingRecommender):
     """DiffuRec with offset noise and a cross-attention approximator.
 
     ``per-prefix`` is the published form: one training sample for every prefix, the whole transformer at
-    every reverse step; without cross-attention and offset it is DiffuRec. ``history-cached`` is our faster
-    reading: the history is encoded once, causally and without the target; targets are noised at every
-    position at once, and a reverse step costs one token.
+    every reverse step, queries of the cross-attention from the noised target and the step; without cross-attention
+    and offset it is DiffuRec. ``history-cached`` is our faster reading: the history is encoded once, causally and
+    without the target; targets are noised at every position at once, a reverse step costs one token, and that
+    token, normalised, is the query.
 
     Attributes:
       num_items: filled from the data.
@@ -126,16 +127,6 @@ class DiffuRecSysRecommender(DenoisingRecommender):
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.form not in ("per-prefix", "history-cached"):
-            raise ValueError(f"form is {self.form!r}, but must be 'per-prefix' or 'history-cached'")
-        if self.cross_attention not in ("none", "softmax", "linear"):
-            raise ValueError(
-                f"cross_attention is {self.cross_attention!r}, but must be 'none', 'softmax' or 'linear'"
-            )
-        if self.visibility not in ("uncertain", "fixed", "learned"):
-            raise ValueError(
-                f"visibility is {self.visibility!r}, but must be 'uncertain', 'fixed' or 'learned'"
-            )
         if self.form == "history-cached" and self.target_layers < 1:
             raise ValueError(f"target_layers must be at least 1, got {self.target_layers}")
         if self.form == "per-prefix" and self.objective.history_loss:
@@ -149,16 +140,6 @@ class DiffuRecSysRecommender(DenoisingRecommender):
     def target_positions(self) -> Literal["all", "last"]:
         """All positions at once with a cached history, else one target a window."""
         return "all" if self.form == "history-cached" else "last"
-
-    @property
-    def process(self) -> GaussianProcess:
-        """The forward process."""
-        return GaussianProcess(self.schedule)
-
-    @property
-    def sampler(self) -> Sampler:
-        """The reverse process."""
-        return Sampler(self.process, self.sampler_kind, self.num_inference_steps, eta=self.eta)
 
     @property
     def network(self) -> PrefixNetwork | CachedNetwork:

@@ -68,10 +68,21 @@ class ApproximatorBlock(ReadingBlock):
         self.attention = FusedSelfAttention(self.num_heads, self.dropout_rate, self.dtype)
 
     def __call__(
-        self, hidden: Array, mask: Array, memory: Memory | None, *, train: bool, last_only: bool
+        self, hidden: Array, seen: Array, mask: Array, memory: Memory | None, *, train: bool, last_only: bool
     ) -> Array:
-        """``hidden`` ``[B, L, D]`` under ``mask`` ``[B, 1, 1, L]``; ``[B, 1, D]`` with ``last_only``."""
-        hidden = self.read(hidden, memory, train=train)
+        """``hidden`` ``[B, L, D]`` to the same, or to ``[B, 1, D]`` with ``last_only``.
+
+        Args:
+          hidden: the residual stream, ``[B, L, D]`` float32.
+          seen: what is seen of the noised target and the step, the queries of the cross-attention:
+            ``[B, L, D]``, or ``[B, 1, D]`` where all positions see the same.
+          mask: bool ``[B, 1, 1, L]``, True at items.
+          memory: the history to be read, if there is cross-attention.
+          train: whether dropout acts.
+          last_only: whether only the last position is worked out.
+        """
+        if memory is not None:
+            hidden = self.read(hidden, seen, memory, train=train)
         mixed = self.attention(self.norm_attention(hidden), mask, train=train, last_only=last_only)
         hidden = (hidden[:, -1:] if last_only else hidden) + self.dropout(mixed, deterministic=not train)
         return self.dropout(self.feed(hidden, train=train), deterministic=not train)
@@ -96,13 +107,19 @@ class PrefixContext(NamedTuple):
 class PrefixApproximator(Approximator):
     """x̂_0 = the last state of a bidirectional transformer over Z = e + S ∘ (x_t + d_t) (DiffuRec).
 
-    Without cross-attention this is DiffuRec's approximator. With it, every block first reads the clean
-    history e (DiffuRecSys, Zolghadr et al. 2024: queries from the noised target and the step, keys and
-    values from the history, then self-attention and feed-forward; blocks chained, padding masked: our
-    reading). The last block works out its last position only. Attributes: see ``Approximator``.
+    Without cross-attention this is DiffuRec's approximator. With it, every block first adds what the noised
+    target reads from the clean history e (DiffuRecSys, Zolghadr et al. 2024: queries from S ∘ (x_t + d_t), not
+    normalised, keys and values from the history, then self-attention and feed-forward). Our reading: blocks are
+    chained, padded keys are masked, the signal is also added to e, as in DiffuRec (in the authors' code it is
+    seen by the queries alone), and with self-conditioning the previous estimate is part of it.
+    The last block works out its last position only. Attributes: see ``Approximator``.
     """
 
     block: ClassVar = ApproximatorBlock
+
+    def setup(self):
+        super().setup()
+        self.dropout = Dropout(self.dropout_rate)
 
     def prepare(self, history: Array, mask: Array) -> PrefixContext:
         """Everything that depends on no step, from e ``[B, L, D]`` and ``mask`` ``[B, 1, 1, L]``."""
@@ -129,10 +146,11 @@ class PrefixApproximator(Approximator):
           previous: the previous estimate of x_0, ``[B, 1, D]``, for ``self_conditioning``.
           train: whether dropout acts.
         """
-        hidden = self.start(context.history, context.embedded_steps, x_t, t, normal, previous)
+        seen = self.seen(context.embedded_steps, x_t, t, normal, previous)
+        hidden = context.history + seen
         for index, (block, memory) in enumerate(zip(self.blocks, context.memories, strict=True)):
             last_only = index == self.num_layers - 1
-            hidden = block(hidden, context.mask, memory, train=train, last_only=last_only)
+            hidden = block(hidden, seen, context.mask, memory, train=train, last_only=last_only)
         return self.norm(self.dropout(hidden.astype(jnp.float32), deterministic=not train))
 
 

@@ -1,4 +1,4 @@
-"""The optimizer of a run: AdamW with warm-up, decay and clipping, from optax."""
+"""The optimizer of a run: Adam with weight decay in two forms, warm-up, decay and clipping, from optax."""
 
 import dataclasses
 from typing import Literal
@@ -18,7 +18,8 @@ class OptimizerConfig:
     """How parameters are updated.
 
     Attributes:
-      name: ``adamw``, or ``sgd`` (plain, without momentum and weight decay; for tests of equality).
+      name: ``adamw``; ``adam``, whose weight decay is an L2 term, as PyTorch's ``Adam(weight_decay=...)``; or ``sgd``
+        (plain, without momentum and weight decay; for tests of equality).
       learning_rate: the rate at the end of warm-up, from which it decays.
       warmup_steps: optimizer steps over which the rate rises linearly to ``learning_rate``; the first one takes
         ``learning_rate`` / ``warmup_steps``. 0: no warm-up.
@@ -28,17 +29,18 @@ class OptimizerConfig:
         epoch.
       step_factor: for ``step`` decay: what the rate is multiplied by every ``step_epochs`` epochs.
       step_epochs: for ``step`` decay: epochs from one drop of the rate to the next, counted from the end of warm-up.
-      weight_decay: share of a weight, times the learning rate, that AdamW takes off at each step (decoupled). It acts
-        on matrices of the network, never on biases, norms and scales, and on the item and position tables only with
-        ``decay_embeddings``. 0: none.
+      weight_decay: with ``adamw``, the share of a weight, times the learning rate, that is taken off at each step
+        (decoupled); with ``adam``, this times the weight is added to the gradient before Adam's scaling, so that far
+        smaller values act. On matrices of the network, never on biases, norms and scales, and on the item and
+        position tables only with ``decay_embeddings``. 0: none.
       decay_embeddings: whether weight decay acts on the item and position tables too.
       clip_norm: a gradient of a larger Euclidean norm, over all parameters, is scaled down to this one; 0 does not
         clip.
-      b1: decay rate of AdamW's running mean of gradients, 0 to 1.
-      b2: decay rate of AdamW's running mean of squared gradients, 0 to 1.
+      b1: decay rate of Adam's running mean of gradients, 0 to 1.
+      b2: decay rate of Adam's running mean of squared gradients, 0 to 1.
     """
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     warmup_steps: int = 100
     decay: LearningRateDecay = "constant"
@@ -102,16 +104,19 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The optax transformation of a config."""
     schedule = learning_rate_schedule(config, steps_per_epoch, total_steps)
-    if config.name == "sgd":
-        update = optax.sgd(schedule)
-    else:
-        update = optax.adamw(
-            schedule,
-            b1=config.b1,
-            b2=config.b2,
-            weight_decay=config.weight_decay,
-            mask=lambda params: decayed(params, embeddings=config.decay_embeddings),
-        )
+    moments = {"b1": config.b1, "b2": config.b2}
+
+    def mask(params: Params) -> Params:
+        return decayed(params, embeddings=config.decay_embeddings)
+
+    match config.name:
+        case "sgd":
+            update = optax.sgd(schedule)
+        case "adam":
+            penalty = optax.add_decayed_weights(config.weight_decay, mask)
+            update = optax.chain(penalty, optax.adam(schedule, **moments))
+        case "adamw":
+            update = optax.adamw(schedule, **moments, weight_decay=config.weight_decay, mask=mask)
     if config.clip_norm:
         return optax.chain(clip_by_norm(config.clip_norm), update)
     return update

@@ -30,11 +30,12 @@ def test_moments_of_the_corrupted():
 
 def test_corruption_equals_the_chain_of_single_steps():
     """√(1−β_1) and β_1 applied to q(x_0) give q(x_1): means and variances compose."""
-    betas, alpha_bars = PROCESS.schedule.exact_betas(), PROCESS.schedule.exact_alpha_bars()
+    betas, one, zero = PROCESS.schedule.exact_betas(), jnp.ones(1), jnp.zeros(1)
     mean, variance = 1.0, 0.0
     for t, beta in enumerate(betas):
         mean, variance = np.sqrt(1 - beta) * mean, (1 - beta) * variance + beta
-        np.testing.assert_allclose([mean**2, variance], [alpha_bars[t], 1 - alpha_bars[t]], rtol=1e-9)
+        np.testing.assert_allclose(PROCESS.corrupt(one, t, zero), mean, rtol=1e-6)
+        np.testing.assert_allclose(PROCESS.corrupt(zero, t, one), np.sqrt(variance), rtol=1e-6)
 
 
 def test_steps_broadcast_over_any_shape():

@@ -1,6 +1,7 @@
 """DiffuRec: the whole reverse process against plain numpy, the loss, training, export."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +36,12 @@ def parameters(model):
     return jax.tree.map(lambda leaf: rng.normal(0.3, 0.4, leaf.shape).astype(np.float32), shapes)
 
 
-def test_query_against_numpy():
-    """methods.md section 3, transcribed row by row without padding; only the random draws are shared."""
+@pytest.mark.parametrize("unit_scale", [False, True])
+def test_query_against_numpy(unit_scale):
+    """DiffuRec's method, transcribed row by row without padding; only the random draws are shared."""
     params = parameters(SMALL)
     items = right_align(HISTORIES, 8)
-    ours = QUERY(SMALL, params, items, KEY)
+    ours = QUERY(dataclasses.replace(SMALL, unit_scale=unit_scale), params, items, KEY)
     p = as_numpy(params)
     sample_keys, signal_keys = split_key(row_keys(KEY, items))
     start_keys, noise_keys = split_key(sample_keys)
@@ -55,7 +57,8 @@ def test_query_against_numpy():
             return np.asarray(draw_normal(fold_key(noise_keys[row], t), (8,)))
 
         start = draw_normal(start_keys[row], (8,))
-        np.testing.assert_allclose(ours[row], reverse(denoise, start, step_noise, 6), atol=5e-5)
+        theirs = reverse(denoise, start, step_noise, 6, unit_scale=unit_scale)
+        np.testing.assert_allclose(ours[row], theirs, atol=5e-5)
     assert np.all(np.isfinite(ours[3]))
 
 
@@ -126,6 +129,23 @@ def test_learns_a_rule():
     items = right_align([[5, 2, 17, item] for item in range(1, 20)], 4)
     scores = np.asarray(QUERY(model, params, items, KEY) @ model.items(params).T)[:, 1:21]
     assert (scores.argmax(1) + 1 == np.arange(2, 21)).mean() > 0.9
+
+
+def test_dropout_of_everything_leaves_the_biases_of_norms():
+    params, items = parameters(SMALL), right_align(HISTORIES[:3], 8)
+    x0 = np.ones((3, 1, 8), np.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def train(model):
+        context = model._encode(params, items, KEY)
+        return context.history, model._training_estimate(params, context, x0, 8, KEY)
+
+    history, _ = train(dataclasses.replace(SMALL, input_dropout_rate=1.0))
+    bias = params["history_input"]["norm"]["bias"]
+    np.testing.assert_allclose(history, np.broadcast_to(bias, history.shape), atol=1e-6)
+    _, estimate = train(dataclasses.replace(SMALL, dropout_rate=1.0))
+    bias = params["approximator"]["norm"]["bias"]
+    np.testing.assert_allclose(estimate, np.broadcast_to(bias, estimate.shape), atol=1e-6)
 
 
 def test_trajectory_ends_in_the_query():

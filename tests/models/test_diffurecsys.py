@@ -2,19 +2,28 @@
 
 import dataclasses
 import functools
+import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference_denoising import as_numpy, norm, prefix_approximator, reverse, target_approximator
+from reference_denoising import (
+    as_numpy,
+    corrupt,
+    norm,
+    prefix_approximator,
+    reverse,
+    step_embedding,
+    target_approximator,
+)
 
 from jaxrec.batch import SequenceBatch, right_align, row_keys
 from jaxrec.diffusion import Noise, TruncatedLinearSchedule, draw_normal, fold_key, split_key
 from jaxrec.models.denoising import Objective
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
-from jaxrec.random_bits import counters, hash_normal
+from jaxrec.random_bits import counters, hash_normal, row_normal, row_uniform
 from jaxrec.recommender import Recommender
 
 KEY = jax.random.key(0)
@@ -33,10 +42,16 @@ QUERY = jax.jit(DiffuRecSysRecommender.query, static_argnums=0)
 
 
 def parameters(model):
-    """Random parameters of the right names and shapes, none of them at an initial 0 or 1."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, KEY)
-    return jax.tree.map(lambda leaf: rng.normal(0.3, 0.4, leaf.shape).astype(np.float32), shapes)
+    """Random parameters of the right names and shapes, none of them at an initial 0 or 1.
+
+    Each leaf is drawn by its own name, so that a leaf more leaves the others as they are.
+    """
+
+    def draw(path, leaf):
+        rng = np.random.default_rng(zlib.crc32(jax.tree_util.keystr(path).encode()))
+        return rng.normal(0.3, 0.4, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(model.init, KEY))
 
 
 def variant(form, **changes):
@@ -109,6 +124,84 @@ def loss_and_gradient(model, params, batch, key=KEY):
         return jax.value_and_grad(lambda p: model.loss(p, batch, key).total)(params)
 
     return run(params, batch, key)
+
+
+def noised_targets(key, x0):
+    """Steps ``[B, N]`` and shared offset noise of the shape of ``x0`` ``[B, N, D]``, from the keys of training."""
+    step_key, noise_key = jax.random.split(key, 6)[:2]
+    t = np.floor(4 * np.asarray(row_uniform(step_key, x0.shape[:2]))).astype(int)
+    plain_key, offset_key = split_key(noise_key)
+    return t, row_normal(plain_key, x0.shape) + 0.1 * row_normal(offset_key, (*x0.shape[:2], 1))
+
+
+@pytest.mark.parametrize(
+    ("form", "own_estimate"), [("per-prefix", 0.0), ("history-cached", 0.0), ("history-cached", 1.0)]
+)
+def test_training_against_numpy(form, own_estimate):
+    """x̂_0 and the loss target by target; the draws are shared, and the history's encoder is taken as given."""
+    objective = Objective(own_estimate=own_estimate)
+    model = variant(form, dropout_rate=0.0, input_dropout_rate=0.0, objective=objective)
+    params, batch = parameters(model), random_batch(form)
+    target_key = jax.random.split(KEY, 4)[1]
+    table = np.asarray(params["item_embedding"]["table"], np.float64)
+    last = slice(-1, None) if form == "per-prefix" else slice(None)
+    targets, weights = batch.targets[:, last], batch.weights[:, last]
+    x0 = table[targets].astype(np.float32)
+
+    @jax.jit
+    def train(params):
+        context = model._encode(params, batch.items, KEY)
+        estimate = model._training_estimate(params, context, x0, 6, target_key)
+        return estimate, model.loss(params, batch, KEY).total
+
+    ours, total = train(params)
+    p = as_numpy(params)
+    if form == "history-cached":
+        states = np.asarray(encoded_history(model, params, batch.items), np.float64)
+
+    def approximate(row, place, x_t, t, pass_key):
+        normal = np.asarray(row_normal(jax.random.split(pass_key)[0], (3, 6, 8)))[row]
+        first = int((batch.items[row] == 0).sum())
+        sizes = {"num_steps": 4, "heads": 2, "scale": 0.3, "cross": "softmax"}
+        if form == "per-prefix":
+            e = norm(p["history_input"]["norm"], table[batch.items[row, first:]])
+            return prefix_approximator(p["approximator"], e, x_t, t, normal[first:], **sizes)
+        e = states[row, first : place + 1]
+        return target_approximator(p["approximator"], e, x_t, t, normal[place], **sizes)
+
+    t, noise = noised_targets(target_key, x0)
+    own_key, _, pass_key = jax.random.split(target_key, 6)[3:]
+    jump_key, start_key, _ = jax.random.split(own_key, 3)
+    start = np.asarray(row_normal(start_key, x0.shape))
+    expected = 0.0
+    for row, place in np.argwhere(weights > 0):
+        clean = x0[row, place]
+        if own_estimate:
+            clean = approximate(row, place, start[row, place], 3, jump_key)
+        x_t = corrupt(clean, t[row, place], np.asarray(noise)[row, place], 4)
+        theirs = approximate(row, place, x_t, t[row, place], pass_key)
+        np.testing.assert_allclose(ours[row, place], theirs, atol=1e-4)
+        scores = table[1:21] @ theirs
+        expected += np.log(np.exp(scores).sum()) - scores[targets[row, place] - 1]
+    np.testing.assert_allclose(total, expected, rtol=1e-4)
+
+
+def test_dropout_of_everything_leaves_the_history_and_the_signal():
+    """Cached: x̂_0 = LayerNorm(the history's state + λ (x_t + d_t))."""
+    model = dataclasses.replace(CACHED, visibility="fixed", dropout_rate=1.0)
+    params, batch = parameters(model), random_batch("history-cached")
+    x_t = np.random.default_rng(5).normal(size=(3, 6, 8)).astype(np.float32)
+
+    @jax.jit
+    def train(params):
+        context = model._encode(params, batch.items, KEY)
+        normal, t = jnp.zeros_like(x_t), jnp.full((3, 6), 2)
+        return context.states, model._denoise(params, context, x_t, t, normal, None, KEY)
+
+    states, estimate = train(params)
+    p = as_numpy(params)["approximator"]
+    seen = 0.3 * (x_t + step_embedding(p["signal"]["step_embedding"], 2, 4, 8))
+    np.testing.assert_allclose(estimate, norm(p["norm"], np.asarray(states) + seen), atol=1e-4)
 
 
 @pytest.mark.slow
