@@ -255,7 +255,16 @@ def replace_part(small_runs, tmp_path, part):
 @pytest.mark.slow
 def test_checkpoint_of_another_model(small_runs, tmp_path, capsys):
     mixed = replace_part(small_runs, tmp_path, "checkpoints")
-    data_flags = ("--data.simulated-users", 60, "--data.simulated-items", 40, "--data.min-user", 1)
+    data_flags = (
+        "--data",
+        "simulated",
+        "--data.simulated-users",
+        60,
+        "--data.simulated-items",
+        40,
+        "--data.min-user",
+        1,
+    )
     told = run_here(
         "train.py", "--workdir", mixed, *data_flags, "--data.min-item", 1, "--train.epochs", 2, capsys=capsys
     )

@@ -24,7 +24,7 @@ SHORTER = {
         "epochs=7": "epochs=1",
         "evaluate_every=7": "evaluate_every=1",
         '"num_layers": 2': '"num_layers": 1',
-        "plt.subplots(2, 5,": "plt.subplots(1, 5, squeeze=False,",
+        "plt.subplots(2, 5, figsize=(11, 4.8))\nfor column": "plt.subplots(1, 5, squeeze=False)\nfor column",
         "for layer in range(2)": "for layer in range(1)",
         "num_steps=250": "num_steps=10",
         "for channels in (1, 2, 4)": "for channels in (2,)",
