@@ -96,9 +96,10 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
     """Rows for training, bulk and one user, each with both figures and their ratio; ours is measured first.
 
     A target is a position whose next item is predicted. RecTools and gSASRec train on the newest window of each
-    user, RecBole on every prefix by itself, jaxrec on all positions of all windows. jaxrec's
-    first epoch, which compiles, is not counted; a peer's is. Lists of a library that takes and gives the
-    caller's ids are set beside ours under own ids. A peer's bulk is timed once, after its training.
+    user, RecBole on every prefix by itself, jaxrec on all positions of all windows. jaxrec's first epoch, which
+    compiles, is not counted; a peer's is, or what of it ``--peer-seconds`` allows. Lists of a library that
+    takes and gives the caller's ids are set beside ours under own ids. A peer's bulk is timed once, after its
+    training.
     """
     python = os.path.abspath(settings.peers_python) if settings.peers_python else sys.executable
     peer = PEERS[case["library"]]
@@ -119,7 +120,7 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
     sizes = {name: getattr(recommender, name) for name in ("width", "num_layers", "num_heads", "max_length")}
     case = {**case, **arrays.card(), **sizes, "version": theirs["version"]}
     case["own_ids"] = peer.own_ids
-    epoch = float(np.median(theirs["epoch_seconds"]))
+    epoch = float(np.median(theirs["epoch_seconds"])) / theirs["epoch_share"]
     parts = {
         "training": ("targets_per_second", theirs["epoch_targets"] / epoch, theirs["epoch_seconds"]),
         "bulk": ("users_per_second", theirs["bulk_users"] / theirs["bulk_seconds"], [theirs["bulk_seconds"]]),
@@ -132,6 +133,7 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
         results["times_as_fast"] = their / our if part == "one user" else our / their
         if part == "training":
             results |= {"epoch_seconds": found["epoch_seconds"], "peer_epoch_seconds": epoch}
+            results["peer_epoch_share"] = theirs["epoch_share"]
             results["peak_memory_bytes"] = found["peak_memory_bytes"]
             results["peer_peak_memory_bytes"] = theirs["peak_memory_bytes"]
         if part == "one user":
@@ -208,6 +210,7 @@ def measure_theirs(
             "dropout_rate": recommender.dropout_rate,
             "batch_size": config.train.batch_targets if peer.prefixes else max(rows, 1),
             "epochs": settings.peer_epochs,
+            "seconds": settings.peer_seconds,
             "k": K,
             "bulk_users": settings.bulk_users or arrays.num_users,
             "single_users": min(settings.peer_users or settings.one_user_repeats, arrays.num_users // 2),
@@ -251,7 +254,10 @@ def describe(case: dict[str, Any], results: dict[str, Any]) -> tuple[str, str]:
         "training": ("targets_per_second", "targets/s"),
         "bulk": ("users_per_second", "users/s"),
     }[case["part"]]
-    return what, f"{results[name]:,.0f} {unit}; peer {results[f'peer_{name}']:,.0f} {unit}; {ratio}"
+    their = f"{results[f'peer_{name}']:,.0f} {unit}"
+    if results.get("peer_epoch_share", 1) < 1:
+        their += f" in {results['peer_epoch_share']:.2g} of an epoch"
+    return what, f"{results[name]:,.0f} {unit}; peer {their}; {ratio}"
 
 
 __all__ = [

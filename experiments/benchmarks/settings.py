@@ -102,6 +102,7 @@ class Settings:
         gsasrec needs.
       peers_python: path of the Python interpreter that the peers are installed for; this one if empty.
       peer_epochs: for how many epochs a peer trains; the first one counts.
+      peer_seconds: after how many seconds an epoch of a peer ends, between two steps; 0 is never.
       peer_users: for how many users, one by one, a peer makes lists; 0 is as many as --one-user-repeats.
       product_size: rows and columns of the matrix product that gives the device's peak; 0 is 2048 on a CPU, else
         8192.
@@ -144,6 +145,7 @@ class Settings:
     gsasrec_folder: str = ""
     peers_python: str = ""
     peer_epochs: int = 1
+    peer_seconds: float = 0.0
     peer_users: int = 0
     product_size: int = 0
     trace: str = ""

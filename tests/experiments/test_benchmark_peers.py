@@ -21,7 +21,7 @@ ANSWER = """
 import json, sys
 request = json.load(sys.stdin)
 assert request["library" if {broken} else "width"] == 8
-figures = dict(epoch_seconds=[4.0, 2.0, 3.0], epoch_targets=60, bulk_users=10, bulk_seconds=5.0)
+figures = dict(epoch_seconds=[4.0, 2.0, 3.0], epoch_targets=60, epoch_share={share}, bulk_users=10, bulk_seconds=5.0)
 json.dump(dict(figures, version="9", single_seconds=[0.5, 0.1], peak_memory_bytes=7), open(request["answer"], "w"))
 """
 
@@ -31,9 +31,9 @@ def quick():
     return settings.parse_settings([*QUICK])
 
 
-def pretend(monkeypatch, folder, *, broken=False):
+def pretend(monkeypatch, folder, *, broken=False, share=1.0):
     """A peer that answers at once, and figures of our own."""
-    (folder / "rectools_sasrec.py").write_text(ANSWER.format(broken=broken))
+    (folder / "rectools_sasrec.py").write_text(ANSWER.format(broken=broken, share=share))
     monkeypatch.setattr(peers, "PROGRAMS", folder)
     monkeypatch.setattr(peers, "installed_version", lambda python, library: "9")
     ours = {
@@ -64,6 +64,24 @@ def test_ratios_are_speeds_over_the_peers(quick, tmp_path, monkeypatch):
         what, figure = report.line_of({"section": "peers", **row})
         assert "RecTools 9" in what
         assert "x as fast" in figure
+
+
+def test_an_epoch_that_was_cut_short_counts_what_it_had(quick, tmp_path, monkeypatch):
+    pretend(monkeypatch, tmp_path, share=0.25)
+    training, *_ = peers.measure(quick, peers.cases(quick)[0])
+    assert training["results"]["peer_epoch_seconds"] == 12.0, "3 s are a quarter"
+    assert training["results"]["peer_targets_per_second"] == 5.0
+    _, figure = report.line_of({"section": "peers", **training})
+    assert "5 targets/s in 0.25 of an epoch" in figure
+
+
+def test_a_limited_loader_ends_between_two_batches(monkeypatch):
+    now = iter(range(100))
+    monkeypatch.setattr(exchange.time, "perf_counter", lambda: float(next(now)))
+    whole, cut = exchange.Limited(list("abcd"), 0), exchange.Limited(list("abcd"), 2.0)
+    assert ("".join(whole), whole.share) == ("abcd", 1.0)
+    assert ("".join(cut), cut.share, len(cut)) == ("ab", 0.5, 4)
+    assert cut.index("b") == 1, "all else is the loader's"
 
 
 def test_a_peer_that_fails_is_told(quick, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Request:
       dropout_rate: in the blocks.
       batch_size: windows of a step for whole windows, prefixes for a library that trains on prefixes.
       epochs: trained.
+      seconds: after which an epoch ends, between two steps; 0 for whole epochs.
       k: length of the lists.
       bulk_users: that get lists at once.
       single_users: that get lists one by one.
@@ -48,6 +49,7 @@ class Request:
     dropout_rate: float
     batch_size: int
     epochs: int
+    seconds: float
     k: int
     bulk_users: int
     single_users: int
@@ -94,6 +96,31 @@ def read_request() -> tuple[Request, Histories, Path]:
     return request, histories, answer
 
 
+class Limited:
+    """Batches of a loader until some seconds are over, counted; all else is the loader's.
+
+    Attributes:
+      share: of the loader's batches that the last pass gave, from 0 to 1.
+    """
+
+    def __init__(self, loader: Any, seconds: float):
+        self.loader, self.seconds, self.share = loader, seconds, 0.0
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        start = time.perf_counter()
+        for number, batch in enumerate(self.loader, 1):
+            yield batch
+            self.share = number / len(self.loader)
+            if self.seconds and time.perf_counter() - start >= self.seconds:
+                return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+
 def timed(function: Callable[[], Any]) -> float:
     """Seconds of a call."""
     start = time.perf_counter()
@@ -116,15 +143,24 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def write_answer(path: Path, version: str, epochs: list[float], targets: int, **others: Any) -> None:
+def write_answer(
+    path: Path, version: str, epochs: list[float], targets: int, share: float, **others: Any
+) -> None:
     """Writes the figures.
 
     Args:
       path: of the JSON file.
       version: of the library.
-      epochs: seconds of each.
-      targets: predicted positions of an epoch.
+      epochs: seconds that were spent in each.
+      targets: predicted positions of a whole epoch.
+      share: of its batches that an epoch had; 1 where it was not cut short.
       **others: ``bulk_seconds``, ``single_seconds``, ``peak_memory_bytes``.
     """
-    answer = {"version": version, "epoch_seconds": epochs, "epoch_targets": targets, **others}
+    answer = {
+        "version": version,
+        "epoch_seconds": epochs,
+        "epoch_targets": targets,
+        "epoch_share": share,
+        **others,
+    }
     path.write_text(json.dumps(answer), encoding="utf-8")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from exchange import Histories, peak_bytes, read_request, single_times, timed, write_answer
+from exchange import Histories, Limited, peak_bytes, read_request, single_times, timed, write_answer
 
 NAME = "log"
 NEGATIVES, CALIBRATION = 256, 0.75
@@ -66,7 +66,9 @@ def main() -> None:
         num_blocks=request.num_layers,
         dropout_rate=request.dropout_rate,
     ).to(request.device)
-    loader = get_train_dataloader(NAME, request.batch_size, request.max_length, NEGATIVES)
+    loader = Limited(
+        get_train_dataloader(NAME, request.batch_size, request.max_length, NEGATIVES), request.seconds
+    )
     loss, optimizer = gBCE(num_items - 1, NEGATIVES, CALIBRATION), torch.optim.Adam(model.parameters())
     padding, rounded = num_items + 1, request.dtype == "bfloat16"
     epochs = [
@@ -92,6 +94,7 @@ def main() -> None:
         importlib.metadata.version("torch"),
         epochs,
         histories.window_targets(request.max_length),
+        loader.share,
         bulk_users=len(users.dataset),
         bulk_seconds=timed(all_lists),
         single_seconds=single_times(one_list, list(range(request.single_users))),

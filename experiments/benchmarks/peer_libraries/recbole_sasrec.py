@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from exchange import Histories, Request, peak_bytes, read_request, single_times, timed, write_answer
+from exchange import Histories, Limited, Request, peak_bytes, read_request, single_times, timed, write_answer
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
 from recbole.model.sequential_recommender import SASRec
@@ -89,6 +89,7 @@ def main() -> None:
     train, _, test = data_preparation(config, dataset)
     model = SASRec(config, train.dataset).to(config["device"])
     trainer = ClockedTrainer(config, model)
+    train = Limited(train, request.seconds)
     trainer.fit(train, valid_data=None, saved=False, verbose=False, show_progress=False)
     tested = np.unique(test.dataset.inter_feat[test.dataset.uid_field].numpy())
     fields = test.dataset.inter_feat[config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]]
@@ -110,6 +111,7 @@ def main() -> None:
         importlib.metadata.version("recbole"),
         trainer.seconds,
         len(train.dataset),
+        train.share,
         bulk_users=len(bulk),
         bulk_seconds=timed(lambda: in_batches(bulk)),
         single_seconds=single_times(

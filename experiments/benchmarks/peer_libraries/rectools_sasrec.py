@@ -15,13 +15,17 @@ from rectools.models import SASRecModel
 
 
 class EpochClock(Callback):
-    """Seconds of each epoch."""
+    """Seconds of each epoch, and an end to training after so many; ``share`` is that of the epoch's batches."""
 
-    def __init__(self):
-        self.seconds, self.start = [], 0.0
+    def __init__(self, limit: float):
+        self.limit, self.seconds, self.start, self.share = limit, [], 0.0, 0.0
 
     def on_train_epoch_start(self, trainer, module) -> None:
         self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self.share = (batch_idx + 1) / trainer.num_training_batches
+        trainer.should_stop = bool(self.limit) and time.perf_counter() - self.start >= self.limit
 
     def on_train_epoch_end(self, trainer, module) -> None:
         self.seconds.append(time.perf_counter() - self.start)
@@ -33,11 +37,10 @@ def model_of(request: Request) -> SASRecModel:
     def trainer() -> Trainer:
         return Trainer(
             max_epochs=request.epochs,
-            min_epochs=request.epochs,
             accelerator="gpu" if request.device == "cuda" else "cpu",
             devices=1,
             precision="bf16-mixed" if request.dtype == "bfloat16" else "32-true",
-            callbacks=[EpochClock()],
+            callbacks=[EpochClock(request.seconds)],
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
@@ -88,6 +91,7 @@ def main() -> None:
         importlib.metadata.version("rectools"),
         clock.seconds,
         histories.window_targets(request.max_length),
+        clock.share,
         bulk_users=len(known[: request.bulk_users]),
         bulk_seconds=timed(lambda: recommend(known[: request.bulk_users])),
         single_seconds=single_times(
