@@ -16,7 +16,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 from jaxrec.artifact_checks import CONFIG
 from jaxrec.config import Config, read_config
 from jaxrec.data.source import SIMULATED, DataConfig
-from jaxrec.distributed import DistributedConfig
+from jaxrec.devices.distributed import DistributedConfig
 from jaxrec.loss_names import LOSS_LINES, named_loss
 from jaxrec.presets import PRESETS, preset
 from jaxrec.serialization import config_fields

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from jaxrec import distributed
+from jaxrec.devices import distributed
 
 NUMBERS_EXIT_CODE, INPUT_EXIT_CODE, INTERRUPT_EXIT_CODE = 1, 2, 130
 PLAIN_WIDTH = 110

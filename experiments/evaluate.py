@@ -17,11 +17,12 @@ from run_data import source_of
 from tables import make_table, print_metrics, print_table
 
 import jaxrec
-from jaxrec import artifact, distributed, processes
+from jaxrec import artifact
 from jaxrec.config import config_to_json
 from jaxrec.data.source import DataConfig, load_split
 from jaxrec.data.splits import Split
-from jaxrec.distributed import DistributedConfig
+from jaxrec.devices import distributed, processes
+from jaxrec.devices.distributed import DistributedConfig
 from jaxrec.models.popularity import PopularityRecommender
 
 

@@ -18,13 +18,13 @@ from rich.progress import track
 from run_data import AS_GIVEN
 
 import jaxrec
-from jaxrec import distributed, processes
 from jaxrec.data.histories import known_items
 from jaxrec.data.interactions import Interactions
 from jaxrec.data.item_readers import read_item_ids
 from jaxrec.data.source import DataConfig, kind_without_columns, read_log
 from jaxrec.data.tables import open_table
-from jaxrec.distributed import DistributedConfig
+from jaxrec.devices import distributed, processes
+from jaxrec.devices.distributed import DistributedConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,10 +13,10 @@ from tables import print_metrics, print_recommendations, user_histories
 from training_record import TrainingRecord
 
 import jaxrec
-from jaxrec import distributed, processes
 from jaxrec.config import Config
 from jaxrec.data.source import SIMULATED, load_split, simulated_process
 from jaxrec.data.splits import Split
+from jaxrec.devices import distributed, processes
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.train.logging import Reporter, RichProgress, Several, TensorBoard
 

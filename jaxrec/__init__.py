@@ -12,12 +12,12 @@
 """
 
 from jaxrec.batch import SequenceBatch, right_align
-from jaxrec.bulk import ListRequest, recommend_histories, trained_items
 from jaxrec.config import Config, EvaluationConfig, config_from_json, config_to_json
 from jaxrec.data.source import DataConfig
+from jaxrec.devices.mesh import ParallelConfig
 from jaxrec.fitting import fit
 from jaxrec.lists import TopK, recommend
-from jaxrec.mesh import ParallelConfig
+from jaxrec.lists.bulk import ListRequest, recommend_histories, trained_items
 from jaxrec.presets import PRESETS, preset
 from jaxrec.protocol import ProtocolCard
 from jaxrec.recommender import LossOutput, Recommender

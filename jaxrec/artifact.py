@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxrec import processes
 from jaxrec.artifact_checks import (
     CATALOGUE,
     CHECKPOINTS,
@@ -40,10 +39,11 @@ from jaxrec.artifact_checks import (
     check_free,
 )
 from jaxrec.config import Config, config_to_json, read_config
+from jaxrec.devices import processes
+from jaxrec.devices.mesh import ParallelConfig
+from jaxrec.devices.sharding import available_mesh, param_shardings
 from jaxrec.files import write_json, writing
-from jaxrec.mesh import ParallelConfig
 from jaxrec.recommender import Recommender
-from jaxrec.sharding import available_mesh, param_shardings
 from jaxrec.typing import Params
 
 if TYPE_CHECKING:

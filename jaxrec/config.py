@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxrec import losses
 from jaxrec.data.source import DataConfig
+from jaxrec.devices.mesh import ParallelConfig
 from jaxrec.diffusion import GaussianProcess, Noise, Sampler
 from jaxrec.diffusion.schedule import (
     CosineSchedule,
@@ -16,7 +17,6 @@ from jaxrec.diffusion.schedule import (
     TruncatedCosineSchedule,
     TruncatedLinearSchedule,
 )
-from jaxrec.mesh import ParallelConfig
 from jaxrec.metrics import CUTOFFS, SELECTION_METRIC, accuracy_names
 from jaxrec.models.denoising import Objective
 from jaxrec.models.diffurec import DiffuRecRecommender

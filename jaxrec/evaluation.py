@@ -8,10 +8,10 @@ from jax.sharding import Mesh
 
 from jaxrec.batch import right_align
 from jaxrec.config import Config
-from jaxrec.diversity import CategoryTable, category_table
+from jaxrec.devices.sharding import available_mesh
 from jaxrec.metrics import CUTOFFS
+from jaxrec.metrics.diversity import CategoryTable, category_table
 from jaxrec.recommender import Recommender
-from jaxrec.sharding import available_mesh
 from jaxrec.train.evaluate import Evaluation, evaluate
 from jaxrec.typing import Params, PRNGKey
 

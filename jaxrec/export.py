@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec import artifact
-from jaxrec.bulk import popular_items, trained_items
 from jaxrec.lists import recommend
+from jaxrec.lists.bulk import popular_items, trained_items
 from jaxrec.recommender import Recommender
 from jaxrec.typing import Array, Params
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxrec import processes
+from jaxrec.devices import processes
 
 try:
     import fcntl

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrec import artifact, processes
+from jaxrec import artifact
 from jaxrec.config import Config, checked_json, differences
+from jaxrec.devices import processes
 from jaxrec.files import training_alone
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.recommender import Recommender
@@ -35,7 +36,7 @@ def fit(
     With a ``workdir`` the run is saved there, and a run that was cut off, at whatever moment, goes on
     from its last checkpoint to the same result; a complete run is loaded without writing.
 
-    Several processes (``jaxrec.distributed``) call it alike, with one ``workdir`` that all reach, and train one
+    Several processes (``jaxrec.devices.distributed``) call it alike, with one ``workdir`` that all reach, and train one
     model; only process 0 reports progress.
 
     Args:

@@ -10,14 +10,15 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrec import artifact, processes
-from jaxrec.answers import list_frame_of, read_candidates, score_frame_of, similar_frame_of, vectors_of
-from jaxrec.bulk import ListRequest
+from jaxrec import artifact
 from jaxrec.config import Config
+from jaxrec.devices import processes
+from jaxrec.devices.sharding import available_mesh, place_params
+from jaxrec.lists.answers import list_frame_of, read_candidates, score_frame_of, similar_frame_of, vectors_of
+from jaxrec.lists.bulk import ListRequest
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.protocol import ProtocolCard, chosen_by
 from jaxrec.recommender import Recommender, drawing
-from jaxrec.sharding import available_mesh, place_params
 from jaxrec.typing import Params, PRNGKey
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Run:
             for its mean.
           save: whether to write the result below ``workdir/evaluations``; where that cannot be, it is only warned.
           per_user: whether to add ``"per_user"``, a frame ``user_id, rank, hr@5, ...`` of each target's rank (from 1;
-            a half where scores are equal) and values, for ``jaxrec.significance.paired_test`` between two runs on the
+            a half where scores are equal) and values, for ``jaxrec.metrics.paired_test`` between two runs on the
             same data. It is not written.
 
         Raises:

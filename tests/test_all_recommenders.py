@@ -13,9 +13,9 @@ import pytest
 from helpers import drawn_params
 
 from jaxrec.batch import SequenceBatch, right_align
-from jaxrec.bulk import trained_items
 from jaxrec.export import exported_recommend
 from jaxrec.lists import recommend
+from jaxrec.lists.bulk import trained_items
 from jaxrec.losses import SampledSoftmaxLoss
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxrec.mesh import ParallelConfig
+from jaxrec.devices.mesh import ParallelConfig
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.train.optimizer import OptimizerConfig

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from jaxrec import PRESETS, Config, config_from_json, config_to_json, preset
 from jaxrec.config import EvaluationConfig, differences, read_config
+from jaxrec.devices.mesh import ParallelConfig
 from jaxrec.loss_names import NAMED_LOSSES
 from jaxrec.losses import LOSSES, GeneralizedBinaryLoss
-from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender, Penalty
 from jaxrec.serialization import to_json
 from jaxrec.train.optimizer import OptimizerConfig

@@ -82,14 +82,17 @@ ABOVE = (
             for low in (
                 "typing",
                 "batch",
-                "rows",
-                "random_bits",
                 "recommender",
+                "devices",
                 "losses",
                 "metrics",
-                "lists",
+                "lists.recommending",
+                "lists.scoring",
+                "lists.similar",
+                "lists.topk",
             )
         ),
+        ("jaxrec.lists", ("jaxrec.nn", "jaxrec.models", "jaxrec.train", *ABOVE)),
     ],
 )
 def test_rooms_import_only_what_lies_below(room, forbidden):

@@ -17,8 +17,8 @@ from benchmarks.settings import Settings
 from benchmarks.timing import repeat, resident_bytes
 from benchmarks.words import describe_flops
 from jaxrec.batch import SequenceBatch
+from jaxrec.devices.mesh import ParallelConfig
 from jaxrec.losses import Loss, SampledSoftmaxLoss, SoftmaxLoss
-from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.recommender import table_rows
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer

@@ -20,8 +20,8 @@ from benchmarks.rows import Row, failed, row, skipped
 from benchmarks.settings import Settings
 from benchmarks.timing import Times
 from jaxrec.config import Config
+from jaxrec.devices.sharding import available_mesh, users_at_once
 from jaxrec.recommender import Recommender
-from jaxrec.sharding import available_mesh, users_at_once
 
 NEEDS: tuple[str, ...] = ("polars", "grain", "orbax")
 DETAILS: tuple[str, ...] = ()

@@ -17,11 +17,11 @@ from benchmarks.rows import Row, row, skipped
 from benchmarks.settings import Settings
 from benchmarks.timing import Times, repeat
 from benchmarks.words import describe_sizes, sizes_of
-from jaxrec.bulk import ListRequest, trained_items
 from jaxrec.config import Config
+from jaxrec.devices.sharding import available_mesh, place_params, users_at_once
+from jaxrec.lists.bulk import ListRequest, trained_items
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.recommender import Recommender
-from jaxrec.sharding import available_mesh, place_params, users_at_once
 from jaxrec.typing import Params
 
 if TYPE_CHECKING:

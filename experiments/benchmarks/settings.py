@@ -9,8 +9,8 @@ from commands import shown_path
 
 from benchmarks.dataset import Arrays, load_arrays, missing
 from jaxrec.config import Config
+from jaxrec.devices.mesh import ParallelConfig
 from jaxrec.loss_names import named_loss
-from jaxrec.mesh import ParallelConfig
 from jaxrec.nn.attention import DotProduct
 from jaxrec.presets import preset
 

@@ -8,8 +8,8 @@ from commands import shown_path
 
 from comparison.runs import KEPT_VALUES, RunRecord
 from jaxrec.config import differences
+from jaxrec.metrics.significance import bootstrap_intervals, paired_test
 from jaxrec.protocol import comparable
-from jaxrec.significance import bootstrap_intervals, paired_test
 
 KIND, DIGITS = "comparison", 6
 GROUP_METRICS = ("hr@10", "ndcg@10")

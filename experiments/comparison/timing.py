@@ -13,8 +13,8 @@ from benchmarks.device import environment
 from benchmarks.steps import plan_of
 
 from comparison.members import Member
-from jaxrec.bulk import ListRequest, recommend_histories
 from jaxrec.config import Config
+from jaxrec.lists.bulk import ListRequest, recommend_histories
 from jaxrec.recommender import Recommender
 from jaxrec.train.optimizer import make_optimizer
 from jaxrec.train.parallel import Placement

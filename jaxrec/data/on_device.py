@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 
 from jaxrec.batch import SequenceBatch
 from jaxrec.data.windows import Bucket, TargetPositions, WindowPlan, cut_windows
-from jaxrec.sharding import place
+from jaxrec.devices.sharding import place
 from jaxrec.typing import Array
 
 MEMORY_SHARE = 0.2

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec.batch import SequenceBatch, row_keys
+from jaxrec.devices.item_table import take_rows
+from jaxrec.devices.random_bits import counters, hash_normal, row_bernoulli, row_normal, row_uniform
 from jaxrec.diffusion import (
     GaussianProcess,
     Noise,
@@ -23,9 +25,7 @@ from jaxrec.diffusion import (
     fold_key,
     split_key,
 )
-from jaxrec.item_table import take_rows
 from jaxrec.losses import Loss
-from jaxrec.random_bits import counters, hash_normal, row_bernoulli, row_normal, row_uniform
 from jaxrec.recommender import LossOutput
 from jaxrec.typing import Array, Params, PRNGKey
 

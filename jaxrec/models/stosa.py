@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec.batch import SequenceBatch
-from jaxrec.item_table import take_rows
+from jaxrec.devices.item_table import take_rows
 from jaxrec.losses import Loss, SoftmaxLoss
+from jaxrec.losses.negatives import draw_negatives
 from jaxrec.models.checks import check_settings, sized
-from jaxrec.negatives import draw_negatives
 from jaxrec.nn.attention import attention_mask
 from jaxrec.nn.embedding import ItemEmbedding
 from jaxrec.nn.stochastic import Gaussian, WassersteinScores, deviation, positive

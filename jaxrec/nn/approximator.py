@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrec.devices.products import dense, multiply
 from jaxrec.nn.cross_attention import (
     Memory,
     dot_product_mix,
@@ -17,7 +18,6 @@ from jaxrec.nn.cross_attention import (
 )
 from jaxrec.nn.denoising_parts import Approximator, ReadingBlock
 from jaxrec.nn.dropout import Dropout
-from jaxrec.products import dense, multiply
 from jaxrec.typing import Array, Dtype
 
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec.batch import PADDING_ID
+from jaxrec.devices.products import dense_general
 from jaxrec.nn.dropout import Dropout
-from jaxrec.products import dense_general
 from jaxrec.typing import Array, Dtype
 
 

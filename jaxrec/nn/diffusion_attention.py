@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrec.devices.products import dense, multiply
+from jaxrec.devices.random_bits import row_normal, row_uniform
 from jaxrec.diffusion import CosineSchedule, GaussianProcess, Sampler
 from jaxrec.nn.attention import AttentionOutput, masked_softmax
 from jaxrec.nn.lags import (
@@ -17,8 +19,6 @@ from jaxrec.nn.lags import (
     require_length,
 )
 from jaxrec.nn.prefix import PrefixSummary
-from jaxrec.products import dense, multiply
-from jaxrec.random_bits import row_normal, row_uniform
 from jaxrec.typing import Array, Dtype
 
 DEFAULT_SAMPLER = Sampler(process=GaussianProcess(CosineSchedule(num_steps=10)), kind="ddim")

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrec.random_bits import hash_bits, row_counters
+from jaxrec.devices.random_bits import hash_bits, row_counters
 from jaxrec.typing import Array
 
 

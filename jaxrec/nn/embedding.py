@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxrec.item_table import local_rows, take_rows
+from jaxrec.devices.item_table import local_rows, take_rows
 from jaxrec.nn.dropout import Dropout
 from jaxrec.typing import Array, Dtype
 

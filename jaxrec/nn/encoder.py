@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrec.devices.products import dense
 from jaxrec.nn.attention import DotProduct, MultiHeadAttention
 from jaxrec.nn.dropout import Dropout
-from jaxrec.products import dense
 from jaxrec.typing import Array, Dtype
 
 Activation = Literal["relu", "gelu", "silu"]

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxrec.products import dense
+from jaxrec.devices.products import dense
 from jaxrec.typing import Array, Dtype, PRNGKey
 
 LARGEST_MATRIX = 2**24

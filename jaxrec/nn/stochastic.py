@@ -9,10 +9,10 @@ from typing import ClassVar, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrec.devices.products import dense_general
 from jaxrec.nn.attention import AttentionOutput, masked_softmax
 from jaxrec.nn.dropout import Dropout
 from jaxrec.nn.lags import configure
-from jaxrec.products import dense_general
 from jaxrec.typing import Array, Dtype
 
 SMALLEST_VARIANCE = 1e-24

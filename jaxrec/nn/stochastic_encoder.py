@@ -4,10 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxrec.devices.products import dense
 from jaxrec.nn.dropout import Dropout
 from jaxrec.nn.embedding import PositionEmbedding
 from jaxrec.nn.stochastic import DistributionalAttention, Gaussian, WassersteinScores, positive
-from jaxrec.products import dense
 from jaxrec.typing import Array, Dtype
 
 

@@ -6,6 +6,8 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from jaxrec.devices.products import dense, dense_general
+from jaxrec.devices.random_bits import row_normal
 from jaxrec.diffusion.noise import draw_normal
 from jaxrec.nn.attention import AttentionOutput, masked_softmax
 from jaxrec.nn.lags import (
@@ -17,8 +19,6 @@ from jaxrec.nn.lags import (
     require_length,
 )
 from jaxrec.nn.prefix import PrefixSummary
-from jaxrec.products import dense, dense_general
-from jaxrec.random_bits import row_normal
 from jaxrec.typing import Array, Dtype
 
 ACTIVE_VARIANCE = 0.01

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxrec.batch import SequenceBatch
+from jaxrec.devices.rows import rows_in_turn
 from jaxrec.recommender import Recommender
-from jaxrec.rows import rows_in_turn
 from jaxrec.typing import Array, Params
 
 Loss = Callable[[Params, SequenceBatch], tuple[Array, dict[str, Array]]]

@@ -15,10 +15,10 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from jaxrec import processes
+from jaxrec.devices import processes
+from jaxrec.devices.mesh import ParallelConfig, make_mesh
+from jaxrec.devices.sharding import WHOLE, place
 from jaxrec.files import writing
-from jaxrec.mesh import ParallelConfig, make_mesh
-from jaxrec.sharding import WHOLE, place
 from jaxrec.train.checkpoint_checks import (
     SCORE,
     CheckpointError,

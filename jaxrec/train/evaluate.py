@@ -19,11 +19,7 @@ from jax.sharding import Mesh
 
 from jaxrec.data.evaluation_batches import EvaluationBatch, evaluation_batches
 from jaxrec.data.windows import bucket_lengths
-from jaxrec.diversity import CategoryTable, self_information
-from jaxrec.lists import sample_queries
-from jaxrec.metrics import CUTOFFS
-from jaxrec.recommender import Recommender, constant_columns
-from jaxrec.sharding import (
+from jaxrec.devices.sharding import (
     USERS,
     WHOLE,
     constrain,
@@ -34,6 +30,10 @@ from jaxrec.sharding import (
     split_items,
     users_at_once,
 )
+from jaxrec.lists import sample_queries
+from jaxrec.metrics import CUTOFFS
+from jaxrec.metrics.diversity import CategoryTable, self_information
+from jaxrec.recommender import Recommender, constant_columns
 from jaxrec.train.evaluation_result import Evaluation, Group, summarise
 from jaxrec.train.ranking import ListFacts, RankSettings, rank_users, sum_counts, zero_counts
 from jaxrec.typing import Array, Params, PRNGKey
@@ -77,7 +77,7 @@ def evaluate(
       item_counts: ``[num_items + 1]`` occurrences in training, for novelty and popularity groups.
       categories: the items' categories, for ``cc@K``, ``f@K`` and ``category_ild@K``.
       chunk: rows of the item table scored at once; ``None`` chooses by memory.
-      mesh: devices that share the work, as ``jaxrec.mesh.make_mesh`` makes it; ``None`` is where ``params`` lie.
+      mesh: devices that share the work, as ``jaxrec.devices.make_mesh`` makes it; ``None`` is where ``params`` lie.
         The figures are those of one device. With several processes, each gives the same arguments and gets
         the same result.
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxrec.diversity import concentration, f_score
 from jaxrec.metrics import Ranks, accuracy, history_length_groups, popularity_groups
-from jaxrec.significance import bootstrap_intervals
+from jaxrec.metrics.diversity import concentration, f_score
+from jaxrec.metrics.significance import bootstrap_intervals
 
 
 class Group(NamedTuple):

@@ -5,11 +5,11 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 
-from jaxrec import processes
 from jaxrec.batch import SequenceBatch
 from jaxrec.data.on_device import DeviceCall, DeviceLog, fits_on_device
 from jaxrec.data.pipeline import CallIterator, CallSource
 from jaxrec.data.windows import WindowPlan
+from jaxrec.devices import processes
 from jaxrec.train.parallel import Placement
 
 Source = Literal["auto", "grain", "device"]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrec.item_table import is_item_table, table_axis
+from jaxrec.devices.item_table import is_item_table, table_axis
 from jaxrec.typing import Array, Params
 
 

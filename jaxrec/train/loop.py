@@ -20,11 +20,11 @@ import jax
 import numpy as np
 import optax
 
-from jaxrec import processes
 from jaxrec.data.windows import WindowPlan
+from jaxrec.devices import processes
+from jaxrec.devices.sharding import WHOLE, place
 from jaxrec.metrics import SELECTION_METRIC
 from jaxrec.recommender import Recommender
-from jaxrec.sharding import WHOLE, place
 from jaxrec.train.checkpoint import Checkpoints, shapes_of
 from jaxrec.train.feed import make_feed
 from jaxrec.train.logging import Reporter, Silent

@@ -10,10 +10,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrec.batch import SequenceBatch
 from jaxrec.data.on_device import DeviceCall
-from jaxrec.item_table import is_item_table
-from jaxrec.mesh import DATA_AXIS, MODEL_AXIS, ParallelConfig, make_mesh, replicated
+from jaxrec.devices.item_table import is_item_table
+from jaxrec.devices.mesh import DATA_AXIS, MODEL_AXIS, ParallelConfig, make_mesh, replicated
+from jaxrec.devices.sharding import param_shardings, split_axis
 from jaxrec.recommender import Recommender
-from jaxrec.sharding import param_shardings, split_axis
 from jaxrec.train.accumulation import default_parts
 from jaxrec.train.state import TrainState, create_state
 from jaxrec.train.step import Metrics, StepFunction, make_train_step, scan_steps

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrec.diversity import CategoryTable, vector_metrics
+from jaxrec.devices.mesh import DATA_AXIS, MODEL_AXIS
+from jaxrec.devices.sharding import DATA_ROWS, ITEM_ROWS, USERS, WHOLE, constrain, split_axis
 from jaxrec.lists import best_items
-from jaxrec.mesh import DATA_AXIS, MODEL_AXIS
-from jaxrec.scoring import Catalogue, ChunkedScores, map_rows
-from jaxrec.sharding import DATA_ROWS, ITEM_ROWS, USERS, WHOLE, constrain, split_axis
+from jaxrec.lists.scoring import Catalogue, ChunkedScores, map_rows
+from jaxrec.metrics.diversity import CategoryTable, vector_metrics
 from jaxrec.typing import Array
 
 

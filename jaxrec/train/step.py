@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxrec.batch import SequenceBatch
-from jaxrec.item_table import table_split_over
+from jaxrec.devices.item_table import table_split_over
+from jaxrec.devices.rows import rows_split_over
 from jaxrec.recommender import Recommender
-from jaxrec.rows import rows_split_over
 from jaxrec.train import gradients
 from jaxrec.train.accumulation import parts_of, value_and_gradient
 from jaxrec.train.state import TrainState

@@ -11,9 +11,9 @@ import pytest
 from reference_denoising import as_numpy, norm, prefix_approximator, reverse
 
 from jaxrec.batch import SequenceBatch, right_align, row_keys
+from jaxrec.devices.random_bits import counters, hash_normal
 from jaxrec.diffusion import TruncatedLinearSchedule, draw_normal, fold_key, split_key
 from jaxrec.models.diffurec import DiffuRecRecommender
-from jaxrec.random_bits import counters, hash_normal
 
 KEY = jax.random.key(0)
 SMALL = DiffuRecRecommender(

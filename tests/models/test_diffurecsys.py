@@ -19,11 +19,11 @@ from reference_denoising import (
 )
 
 from jaxrec.batch import SequenceBatch, right_align, row_keys
+from jaxrec.devices.random_bits import counters, hash_normal, row_normal, row_uniform
 from jaxrec.diffusion import Noise, TruncatedLinearSchedule, draw_normal, fold_key, split_key
 from jaxrec.models.denoising import Objective
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
-from jaxrec.random_bits import counters, hash_normal, row_normal, row_uniform
 from jaxrec.recommender import Recommender
 
 KEY = jax.random.key(0)

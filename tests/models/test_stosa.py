@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxrec.batch import SequenceBatch
+from jaxrec.losses.negatives import draw_negatives
 from jaxrec.models.stosa import DistanceLoss, StosaRecommender, to_items, to_points, to_queries
-from jaxrec.negatives import draw_negatives
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.stochastic import Gaussian, WassersteinScores, positive, wasserstein_distance
 from jaxrec.recommender import Recommender

@@ -20,18 +20,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 import jaxrec
-from jaxrec import artifact, data, scoring
+from jaxrec import artifact, data
 from jaxrec.batch import right_align
-from jaxrec.diversity import CategoryTable
+from jaxrec.devices.mesh import ParallelConfig, make_mesh
+from jaxrec.devices.sharding import USERS, WHOLE, available_mesh, constrain, place, place_params, place_rows
 from jaxrec.evaluation import validation_function
-from jaxrec.mesh import ParallelConfig, make_mesh
+from jaxrec.lists import scoring
+from jaxrec.metrics.diversity import CategoryTable
 from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.diffurecsys import DiffuRecSysRecommender
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.nn.diffusion_attention import DiffusionAttention
 from jaxrec.recommender import table_rows
-from jaxrec.sharding import USERS, WHOLE, available_mesh, constrain, place, place_params, place_rows
 from jaxrec.train.evaluate import evaluate
 from jaxrec.train.ranking import ListFacts, RankSettings, rank_users, zero_counts
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxrec.batch import SequenceBatch
-from jaxrec.mesh import ParallelConfig
+from jaxrec.devices.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrec.train.parallel import Placement

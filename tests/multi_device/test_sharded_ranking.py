@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxrec
 from jaxrec import data
-from jaxrec.mesh import ParallelConfig
-from jaxrec.sharding import available_mesh, several_devices
+from jaxrec.devices.mesh import ParallelConfig
+from jaxrec.devices.sharding import available_mesh, several_devices
 
 LISTS_ALONE = ["d-genatt", "diffurecsys", "diffurecsys-cached"]
 MODELS = ["bag", "sasrec", "diffurec", "popularity", *LISTS_ALONE]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import assert_arrays_equal, below, results_of
 
-from jaxrec.item_table import is_item_table
+from jaxrec.devices.item_table import is_item_table
 from jaxrec.presets import PRESETS, preset
 
 pytestmark = pytest.mark.slow

@@ -19,14 +19,14 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxrec.data.windows import plan_windows
+from jaxrec.devices.mesh import ParallelConfig
+from jaxrec.devices.random_bits import row_counters
+from jaxrec.devices.rows import rows_split_over
 from jaxrec.losses import BinaryLoss, SoftmaxLoss
-from jaxrec.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.models.stosa import DistanceLoss
 from jaxrec.presets import PRESETS, preset
-from jaxrec.random_bits import row_counters
-from jaxrec.rows import rows_split_over
 from jaxrec.train.checkpoint import Checkpoints
 from jaxrec.train.feed import make_feed
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer

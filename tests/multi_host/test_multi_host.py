@@ -28,7 +28,7 @@ from polars.testing import assert_frame_equal
 
 import jaxrec
 from jaxrec.data.source import DataConfig
-from jaxrec.distributed import DistributedConfig
+from jaxrec.devices.distributed import DistributedConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.train.options import TrainConfig
 
@@ -351,7 +351,7 @@ def test_alone_nothing_is_wanted():
 
 
 def test_a_port_in_use_is_named():
-    from jaxrec.distributed import initialise
+    from jaxrec.devices.distributed import initialise
 
     with socket.socket() as taken:
         taken.bind(("", 0))

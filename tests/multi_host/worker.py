@@ -14,10 +14,10 @@ from pathlib import Path
 from console import run_script
 
 import jaxrec
-from jaxrec import distributed, processes
 from jaxrec.config import Config, read_config
 from jaxrec.data.source import load_split
-from jaxrec.distributed import DistributedConfig
+from jaxrec.devices import distributed, processes
+from jaxrec.devices.distributed import DistributedConfig
 from jaxrec.train.logging import Record, Silent
 
 

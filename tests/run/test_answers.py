@@ -112,7 +112,7 @@ def test_each_user_may_have_items_of_its_own(run):
 def test_more_pairs_than_are_scored_at_once(run, monkeypatch):
     histories = [[f"i{1 + (row * 7 + step) % 50}" for step in range(row % 20)] for row in range(70)]
     expected = run.score(histories, ITEMS)
-    monkeypatch.setattr("jaxrec.pair_scores.PAIRS_AT_ONCE", 16)
+    monkeypatch.setattr("jaxrec.lists.pair_scores.PAIRS_AT_ONCE", 16)
     found = run.score(histories, ITEMS)
     assert found.drop("score").equals(expected.drop("score"))
     np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-5)

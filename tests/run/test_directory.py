@@ -18,8 +18,8 @@ import jaxrec
 from jaxrec import artifact
 from jaxrec.config import EvaluationConfig
 from jaxrec.data.source import DataConfig, load_split
+from jaxrec.devices.mesh import ParallelConfig
 from jaxrec.files import training_alone
-from jaxrec.mesh import ParallelConfig
 from jaxrec.train.logging import Silent
 from jaxrec.train.optimizer import OptimizerConfig
 from jaxrec.train.options import TrainConfig

@@ -13,14 +13,14 @@ from small_run import MODEL, small_config
 
 import jaxrec
 from jaxrec.batch import row_keys
-from jaxrec.bulk import pad_candidates, popular_items, trained_items
 from jaxrec.config import EvaluationConfig
 from jaxrec.lists import _recommend
+from jaxrec.lists.bulk import pad_candidates, popular_items, trained_items
+from jaxrec.metrics.significance import paired_test
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.vae_attention import VaeAttention
 from jaxrec.recommender import drawing
-from jaxrec.significance import paired_test
 
 
 def test_evaluate_gives_metrics_groups_intervals_and_card(run):

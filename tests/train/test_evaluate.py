@@ -12,12 +12,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxrec.data.evaluation_batches import evaluation_batches, history_batches
 from jaxrec.data.windows import bucket_lengths
-from jaxrec.diversity import CategoryTable, concentration, f_score, list_metrics, self_information
+from jaxrec.devices.sharding import users_at_once
 from jaxrec.lists import recommend
+from jaxrec.lists.scoring import Catalogue, ChunkedScores
 from jaxrec.metrics import accuracy, rank_targets
+from jaxrec.metrics.diversity import CategoryTable, concentration, f_score, list_metrics, self_information
 from jaxrec.recommender import constant_columns, table_rows
-from jaxrec.scoring import Catalogue, ChunkedScores
-from jaxrec.sharding import users_at_once
 from jaxrec.train.evaluate import evaluate
 from jaxrec.train.ranking import count_competitors
 

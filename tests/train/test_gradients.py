@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrec.item_table import table_split_over
+from jaxrec.devices.item_table import table_split_over
 from jaxrec.train.gradients import add_over_devices, clip_by_norm, gradient_norm
 
 TABLE = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)

@@ -18,7 +18,7 @@ import pytest
 from helpers import make_log
 
 from jaxrec.data.windows import plan_windows
-from jaxrec.mesh import ParallelConfig
+from jaxrec.devices.mesh import ParallelConfig
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.train.checkpoint import Checkpoints
 from jaxrec.train.logging import JsonLines

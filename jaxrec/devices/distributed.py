@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from jaxrec.processes import gather
+from jaxrec.devices.processes import gather
 
 _membership = "alone"  # or "joining" (also where that failed), or "joined": told to ``leave``
 

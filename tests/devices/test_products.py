@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec.products import dense, dense_general, multiply, multiply_over, rounds_operands
+from jaxrec.devices.products import dense, dense_general, multiply, multiply_over, rounds_operands
 
 RNG = np.random.default_rng(0)
 INPUTS, KERNEL, GRADIENT = (

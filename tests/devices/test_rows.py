@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrec.batch import SequenceBatch
+from jaxrec.devices.rows import rows_split_over
 from jaxrec.losses import BinaryLoss, GeneralizedBinaryLoss, PairwiseLoss, SampledSoftmaxLoss
 from jaxrec.models.denoising import Objective
 from jaxrec.models.diffurec import DiffuRecRecommender
@@ -18,7 +19,6 @@ from jaxrec.models.diffurecsys import DiffuRecSysRecommender
 from jaxrec.models.encoder import EncoderRecommender, Penalty
 from jaxrec.models.stosa import DistanceLoss
 from jaxrec.nn.vae_attention import VaeAttention
-from jaxrec.rows import rows_split_over
 from jaxrec.train.accumulation import TOKENS_IN_CACHE, default_parts, parts_of
 from jaxrec.train.optimizer import OptimizerConfig, make_optimizer
 from jaxrec.train.state import create_state

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxrec.lists import TopK, best_items
+from jaxrec.devices.sharding import WHOLE, constrain, place, place_params, several_devices
+from jaxrec.lists.recommending import TopK, best_items
+from jaxrec.lists.scoring import Catalogue, ChunkedScores, map_rows
 from jaxrec.recommender import Recommender, constant_columns
-from jaxrec.scoring import Catalogue, ChunkedScores, map_rows
-from jaxrec.sharding import WHOLE, constrain, place, place_params, several_devices
 from jaxrec.typing import Array, Params
 
 ITEMS_AT_ONCE = 2048

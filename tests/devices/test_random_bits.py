@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec.random_bits import (
+from jaxrec.devices.random_bits import (
     counters,
     hash_bits,
     hash_normal,
@@ -15,7 +15,7 @@ from jaxrec.random_bits import (
     row_normal,
     row_uniform,
 )
-from jaxrec.rows import gather_rows, row_part, rows_in_turn, rows_split_over
+from jaxrec.devices.rows import gather_rows, row_part, rows_in_turn, rows_split_over
 
 KEY = jax.random.key(0)
 

@@ -16,10 +16,10 @@ from typing import NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxrec.item_table import table_axis, take_rows
-from jaxrec.negatives import draw_negatives, negative_sampling_loss
-from jaxrec.rows import gather_rows
-from jaxrec.softmax import Plan, softmax_cross_entropy
+from jaxrec.devices.item_table import table_axis, take_rows
+from jaxrec.devices.rows import gather_rows
+from jaxrec.losses.negatives import draw_negatives, negative_sampling_loss
+from jaxrec.losses.softmax import Plan, softmax_cross_entropy
 from jaxrec.typing import Array, ComputeType, PRNGKey
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrec.bulk import ListRequest, recommend_histories, trained_items
-from jaxrec.pair_scores import score_pairs
-from jaxrec.similar import item_vectors, similar_items
+from jaxrec.lists.bulk import ListRequest, recommend_histories, trained_items
+from jaxrec.lists.pair_scores import score_pairs
+from jaxrec.lists.similar import item_vectors, similar_items
 
 if TYPE_CHECKING:
     import polars

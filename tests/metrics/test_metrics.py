@@ -11,14 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxrec.diversity import (
-    CategoryTable,
-    category_table,
-    concentration,
-    f_score,
-    list_metrics,
-    self_information,
-)
 from jaxrec.metrics import (
     Ranks,
     accuracy,
@@ -29,7 +21,15 @@ from jaxrec.metrics import (
     rank_targets,
     reciprocal_rank,
 )
-from jaxrec.significance import bootstrap_intervals, paired_test
+from jaxrec.metrics.diversity import (
+    CategoryTable,
+    category_table,
+    concentration,
+    f_score,
+    list_metrics,
+    self_information,
+)
+from jaxrec.metrics.significance import bootstrap_intervals, paired_test
 
 
 def test_values_that_can_be_checked_by_hand():
@@ -135,7 +135,7 @@ def jaccard_distance(first, second):
 @pytest.mark.parametrize("blocked", [False, True])
 def test_list_metrics(blocked, monkeypatch):
     if blocked:
-        monkeypatch.setattr("jaxrec.diversity.CATEGORY_BYTES", 1)
+        monkeypatch.setattr("jaxrec.metrics.diversity.CATEGORY_BYTES", 1)
     table = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
     table[5] = 0.0
     counts = np.array([7, 4, 2, 0, 1, 1, 8])
@@ -190,8 +190,8 @@ def test_for_many_users_the_mean_counts_as_normal(monkeypatch):
     values = {"hr@10": hits.astype(float), "ndcg@10": hits / np.log2(random.integers(2, 12, 20_000))}
     other = values["ndcg@10"] + random.normal(0.0006, 0.05, 20_000)
     resampled, resampled_test = bootstrap_intervals(values), paired_test(values["ndcg@10"], other)
-    monkeypatch.setattr("jaxrec.significance.MOST_RESAMPLED", 19_999)
-    monkeypatch.setattr("jaxrec.significance.DRAWS_AT_ONCE", None)  # nothing is drawn
+    monkeypatch.setattr("jaxrec.metrics.significance.MOST_RESAMPLED", 19_999)
+    monkeypatch.setattr("jaxrec.metrics.significance.DRAWS_AT_ONCE", None)  # nothing is drawn
     for name, ends in bootstrap_intervals(values).items():
         assert_allclose(ends, resampled[name], atol=0.25 * values[name].std() / np.sqrt(20_000))
     test = paired_test(values["ndcg@10"], other)

@@ -22,9 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrec.item_table import add_to_owners, first_row, gather_tokens, held_rows, own_tokens
-from jaxrec.packing import Tokens, loop_blocks, pack, read_block, write_block
-from jaxrec.products import multiply_over
+from jaxrec.devices.item_table import add_to_owners, first_row, gather_tokens, held_rows, own_tokens
+from jaxrec.devices.products import multiply_over
+from jaxrec.losses.packing import Tokens, loop_blocks, pack, read_block, write_block
 from jaxrec.typing import Array, Dtype
 
 

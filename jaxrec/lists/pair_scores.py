@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 
 from jaxrec.data.evaluation_batches import history_batches
 from jaxrec.data.windows import bucket_lengths
-from jaxrec.lists import sample_queries
+from jaxrec.devices.sharding import WHOLE, constrain, place, place_params, several_devices, users_at_once
+from jaxrec.lists.recommending import sample_queries
 from jaxrec.recommender import Recommender
-from jaxrec.sharding import WHOLE, constrain, place, place_params, several_devices, users_at_once
 from jaxrec.typing import Array, Params, PRNGKey
 
 PAIRS_AT_ONCE = 4096

@@ -10,9 +10,9 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxrec.item_table import add_to_owners, gather_tokens, held_rows, own_tokens
-from jaxrec.packing import loop_blocks, pack, read_block, write_block
-from jaxrec.random_bits import row_integers
+from jaxrec.devices.item_table import add_to_owners, gather_tokens, held_rows, own_tokens
+from jaxrec.devices.random_bits import row_integers
+from jaxrec.losses.packing import loop_blocks, pack, read_block, write_block
 from jaxrec.typing import Array, PRNGKey
 
 GATHER_BYTES = {"cpu": 2**25, "accelerator": 2**28}

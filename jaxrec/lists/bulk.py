@@ -8,9 +8,9 @@ from jax.sharding import Mesh
 
 from jaxrec.data.evaluation_batches import EvaluationBatch, history_batches
 from jaxrec.data.windows import bucket_lengths
-from jaxrec.lists import TopK, recommend
+from jaxrec.devices.sharding import WHOLE, place, place_items, place_params, several_devices, users_at_once
+from jaxrec.lists.recommending import TopK, recommend
 from jaxrec.recommender import Recommender, table_rows
-from jaxrec.sharding import WHOLE, place, place_items, place_params, several_devices, users_at_once
 from jaxrec.typing import Params, PRNGKey
 
 FEWEST_CANDIDATES = 128

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from jaxrec.lists import recommend
+from jaxrec.lists.scoring import map_rows
+from jaxrec.lists.topk import top_k
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.recommender import table_rows
-from jaxrec.scoring import map_rows
-from jaxrec.topk import top_k
 
 NUM_ITEMS, WIDTH = 1000, 4
 BAG = BagRecommender(NUM_ITEMS, max_length=12, width=WIDTH)
@@ -165,7 +165,7 @@ def test_top_k_breaks_ties_by_place(data):
 @pytest.mark.parametrize(("batch", "cells", "calls"), [(100, 1 << 30, 1), (100, 3400, 4), (100, 300, 1)])
 def test_rows_are_cut_into_blocks(batch, cells, calls, monkeypatch):
     """Blocks of at most ``cells`` scores; together, if not even 32 rows fit."""
-    monkeypatch.setattr("jaxrec.scoring.CPU_CELLS", cells)
+    monkeypatch.setattr("jaxrec.lists.scoring.CPU_CELLS", cells)
     sizes = []
 
     def double(numbers, nothing):

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrec.item_table import is_item_table
-from jaxrec.mesh import DATA_AXIS, MODEL_AXIS, ParallelConfig, mesh_of
+from jaxrec.devices.item_table import is_item_table
+from jaxrec.devices.mesh import DATA_AXIS, MODEL_AXIS, ParallelConfig, mesh_of
 from jaxrec.typing import Array, Params
 
 Tree = TypeVar("Tree")
@@ -71,14 +71,14 @@ def several_devices(mesh: Mesh | None) -> Mesh | None:
     """The mesh if it has several devices, else ``None``: then nothing needs to be placed.
 
     Raises:
-      ValueError: its axes are not those of ``jaxrec.mesh``.
+      ValueError: its axes are not those of ``jaxrec.devices.mesh``.
     """
     if mesh is None:
         return None
     if tuple(mesh.axis_names) != (DATA_AXIS, MODEL_AXIS):
         raise ValueError(
             f"the mesh has the axes {tuple(mesh.axis_names)}, and ranking needs {(DATA_AXIS, MODEL_AXIS)}: make it"
-            " with jaxrec.mesh.make_mesh"
+            " with jaxrec.devices.make_mesh"
         )
     return mesh if mesh.size > 1 else None
 

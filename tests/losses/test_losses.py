@@ -13,7 +13,8 @@ import pytest
 from compiling import compiled_well
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxrec.item_table import table_split_over
+from jaxrec.devices.item_table import table_split_over
+from jaxrec.devices.rows import rows_split_over
 from jaxrec.losses import (
     LOSSES,
     BinaryLoss,
@@ -22,8 +23,7 @@ from jaxrec.losses import (
     SampledSoftmaxLoss,
     SoftmaxLoss,
 )
-from jaxrec.negatives import draw_negatives
-from jaxrec.rows import rows_split_over
+from jaxrec.losses.negatives import draw_negatives
 
 NUM_TOKENS, NUM_ITEMS, NUM_ROWS, WIDTH = 100, 300, 384, 16
 

@@ -17,7 +17,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxrec.rows import row_part
+from jaxrec.devices.rows import row_part
 from jaxrec.typing import Array, PRNGKey
 
 

@@ -12,10 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxrec.mesh import DATA_AXIS
-from jaxrec.recommender import Recommender, drawing
-from jaxrec.scoring import Catalogue, ChunkedScores, exclude_places, map_rows, query_scores
-from jaxrec.sharding import (
+from jaxrec.devices.mesh import DATA_AXIS
+from jaxrec.devices.sharding import (
     DATA_ROWS,
     ITEM_ROWS,
     USERS,
@@ -30,7 +28,9 @@ from jaxrec.sharding import (
     split_axis,
     split_items,
 )
-from jaxrec.topk import merge_parts, merge_top_k, top_k
+from jaxrec.lists.scoring import Catalogue, ChunkedScores, exclude_places, map_rows, query_scores
+from jaxrec.lists.topk import merge_parts, merge_top_k, top_k
+from jaxrec.recommender import Recommender, drawing
 from jaxrec.typing import Array, Params, PRNGKey
 
 CANDIDATE_BYTES = 2**26
@@ -248,8 +248,8 @@ def recommend(
         request only (``VaeAttention``) for its mean.
       with_spread: whether to return the standard deviation of the scores over the samples.
       chunk: rows of the item table scored at once; ``None`` chooses by memory.
-      mesh: devices that share the work, as ``jaxrec.mesh.make_mesh`` makes it; ``None`` is where ``params`` lie.
-        Arguments are copied there if they lie elsewhere (``jaxrec.sharding.place_params`` does it once for many
+      mesh: devices that share the work, as ``jaxrec.devices.make_mesh`` makes it; ``None`` is where ``params`` lie.
+        Arguments are copied there if they lie elsewhere (``jaxrec.devices.place_params`` does it once for many
         calls); lists come back whole on every device.
 
     Raises:
