@@ -16,7 +16,7 @@ from jaxrec.files import training_alone
 from jaxrec.models.popularity import PopularityRecommender
 from jaxrec.recommender import Recommender
 from jaxrec.run import Run
-from jaxrec.train.logging import JsonLines, Reporter, Several, Silent
+from jaxrec.train.logging import JsonLines, Reporter, RichProgress, Several, Silent
 from jaxrec.train.progress import Progress, TrainResult
 
 if TYPE_CHECKING:
@@ -29,7 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 def fit(
-    config: Config, split: "Split", workdir: str | Path | None = None, *, reporter: Reporter | None = None
+    config: Config,
+    split: "Split",
+    workdir: str | Path | None = None,
+    *,
+    progress: bool = False,
+    reporter: Reporter | None = None,
 ) -> Run:
     """Trains a model, chooses the checkpoint by ``evaluation.select_by`` (validation NDCG@10), and returns it as a run.
 
@@ -44,9 +49,11 @@ def fit(
         the split was loaded from (``Split.loaded_from``), and is ``None`` where it was made in Python.
       split: the data.
       workdir: directory of the run; ``None`` keeps nothing.
-      reporter: told of the progress, see ``jaxrec.train.logging``.
+      progress: whether to show a bar and a line for each evaluation, as ``train.py`` does.
+      reporter: told of the progress as well, see ``jaxrec.train.logging``.
 
     Raises:
+      ImportError: there is no rich to show the progress with.
       ValueError: the split has nothing to learn from, the config holds a class that is not registered
         (``jaxrec.register``) or could not be read back, ``workdir`` holds a run on other data or of another
         configuration, or several processes have no ``workdir`` or differ in settings or data.
@@ -59,6 +66,8 @@ def fit(
         raise ValueError(
             f"fit needs a split log and got {split!r:.200}; pass jaxrec.data.leave_one_out(log), or temporal(log)"
         )
+    if progress:
+        reporter = Several(RichProgress(), reporter or Silent())
     config = dataclasses.replace(config, data=split.loaded_from)
     content = checked_json(config)
     log = split.interactions

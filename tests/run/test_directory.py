@@ -282,3 +282,17 @@ def test_training_stopped_without_a_workdir_is_lost(split, tmp_path):
     stopped = jaxrec.fit(small_config(), split, tmp_path / "run", reporter=Interrupting())
     assert stopped.interrupted == signal.SIGINT
     assert "training was interrupted" in repr(stopped)
+
+
+def test_progress_is_shown_on_request(split, capsys):
+    told = []
+
+    class Told(Silent):
+        def evaluation(self, record):
+            told.append(record["epoch"])
+
+    jaxrec.fit(small_config(), split, progress=True, reporter=Told())
+    lines = [line for line in capsys.readouterr().out.splitlines() if "validation NDCG@10" in line]
+    assert len(lines) == len(told) > 0
+    jaxrec.fit(small_config(), split)
+    assert capsys.readouterr().out == ""
