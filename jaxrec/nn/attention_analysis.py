@@ -5,7 +5,7 @@ being neither linear nor deterministic (published, abstract). How to put numbers
 
 * query-key logits are a product of ``[L, C]`` matrices, so no part of them has a rank above C;
 * a stochastic provider has a variance over its draws;
-* a family of maps comes closer or less close to a given map (``jaxrec.nn.attention_fitting``).
+* a family of maps comes closer or less close to a given map (``jaxrec.attention_fitting``).
 
 N counts layers here, S samples.
 """

@@ -14,8 +14,8 @@ from small_run import MODEL, small_config
 import jaxrec
 from jaxrec.batch import row_keys
 from jaxrec.config import EvaluationConfig
-from jaxrec.lists import _recommend
 from jaxrec.lists.bulk import pad_candidates, popular_items, trained_items
+from jaxrec.lists.recommending import _recommend
 from jaxrec.metrics.significance import paired_test
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.nn.refinement import Refined

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrec.attention_fitting import fit_attention, reads_gaussians
 from jaxrec.nn.attention import DotProduct, masked_softmax
 from jaxrec.nn.attention_analysis import row_divergence
-from jaxrec.nn.attention_fitting import fit_attention, reads_gaussians
 from jaxrec.nn.diffusion_attention import DiffusionAttention
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.stochastic import WassersteinScores
