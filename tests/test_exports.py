@@ -8,7 +8,10 @@ import pytest
 
 import jaxrec
 
-PACKAGES = ("jaxrec", "jaxrec.models", "jaxrec.nn", "jaxrec.diffusion")
+PACKAGES = tuple(
+    f"jaxrec{room}"
+    for room in ("", ".models", ".nn", ".diffusion", ".losses", ".metrics", ".lists", ".devices")
+)
 NAMES = [(package, name) for package in PACKAGES for name in importlib.import_module(package).__all__]
 
 

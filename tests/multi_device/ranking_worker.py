@@ -215,7 +215,7 @@ def gathered_rows(compiled_text: str) -> list[int]:
 def gathers(model, params, histories, mesh: Mesh) -> dict[str, np.ndarray]:
     """Leading dimensions of what the programs of evaluation and ``recommend`` gather."""
     evaluation = importlib.import_module("jaxrec.train.evaluate")
-    lists = importlib.import_module("jaxrec.lists")
+    lists = importlib.import_module("jaxrec.lists.recommending")
     params, key = place_params(params, mesh), place(jax.random.key(0), mesh, WHOLE)
     table = evaluation._table(model, params, mesh)
     rows = place_rows(histories, mesh)
