@@ -43,8 +43,8 @@ class EvaluationConfig:
     Attributes:
       exclude_seen: whether items of the user's whole history are left out of the ranking; also in the validation that
         chooses the checkpoint.
-      batch_size: users ranked at once, by all devices together; ``None`` takes 256 on CPUs, and 2,048 for each
-        device of another kind, fewer where the histories are long.
+      batch_size: users ranked at once, by all devices together; ``None`` takes 256 on CPUs (64 of a model of one target
+        a window), and 2,048 for each device of another kind, fewer where the histories are long.
       cutoffs: the K of the metrics, ascending.
       select_by: the metric of the validation part that chooses the checkpoint: hr@K, ndcg@K or mrr@K at one of the
         cutoffs, or mrr.

@@ -47,7 +47,8 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
     recommender, params = fresh(config, arrays)
     case = {**case, **arrays.card(), **sizes_of(recommender), "k": K}
     yield from array_rows(settings, case, config, arrays, recommender, params)
-    at_once = users_at_once(config.evaluation.batch_size, available_mesh(config.parallel)).batch_size
+    mesh, positions = available_mesh(config.parallel), recommender.target_positions
+    at_once = users_at_once(config.evaluation.batch_size, mesh, positions).batch_size
     bulk = {**case, "part": "bulk, own ids", "batch_size": at_once}
     one = {**case, "part": "one user, own ids"}
     if arrays.split is None:
@@ -83,7 +84,8 @@ def array_rows(
     """Bulk, on all devices of the config, and one user, on one; from arrays to arrays."""
     users = min(settings.bulk_users or arrays.num_users, arrays.num_users)
     mesh = available_mesh(config.parallel)
-    at_once = users_at_once(config.evaluation.batch_size, mesh).batch_size
+    positions = recommender.target_positions
+    at_once = users_at_once(config.evaluation.batch_size, mesh, positions).batch_size
     bulk = {**case, "part": "bulk", "batch_size": at_once}
     placed = params if mesh is None else place_params(params, mesh)
     if mesh is not None:

@@ -6,7 +6,7 @@ results that are whole on each of its devices.
 """
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,12 @@ DATA_ROWS = PartitionSpec(DATA_AXIS)
 """Rows of a batch where they meet the item table: devices that hold the parts of one table see the same rows."""
 ITEM_ROWS = PartitionSpec(MODEL_AXIS)
 """Rows of the item table, and of what is known of each item."""
-CPU_USERS, ACCELERATOR_USERS = 256, 2048
-"""Users of one dispatch, unless a number is asked for: in all on CPUs, for each device of another kind."""
+CPU_USERS, CPU_USERS_OF_LAST, ACCELERATOR_USERS = 256, 64, 2048
+"""Users of one dispatch, unless a number is asked for: in all on CPUs, for each device of another kind.
+
+A model of one target a window goes through its blocks again at every reverse step: there they weigh more than the
+ranking, and run fastest on so few histories that what they pass on stays in a CPU's caches.
+"""
 CPU_PAIRS, ACCELERATOR_PAIRS = 256 * 50**2, 2**28
 """Pairs of positions in the histories of one dispatch: on CPUs so few that a head's weights stay in the caches."""
 
@@ -57,12 +61,17 @@ class UsersAtOnce(NamedTuple):
     pairs: int | None = None
 
 
-def users_at_once(batch_size: int | None, mesh: Mesh | None) -> UsersAtOnce:
-    """``batch_size`` users, whatever their histories; for ``None`` as many as keep the devices busy."""
+def users_at_once(
+    batch_size: int | None, mesh: Mesh | None, positions: Literal["all", "last"] = "all"
+) -> UsersAtOnce:
+    """``batch_size`` users, whatever their histories; for ``None`` as many as keep the devices busy.
+
+    ``positions`` are the model's ``target_positions``.
+    """
     if batch_size is not None:
         return UsersAtOnce(batch_size)
     if jax.default_backend() == "cpu":  # beyond, a batch no longer fits the caches
-        return UsersAtOnce(CPU_USERS, CPU_PAIRS)
+        return UsersAtOnce(CPU_USERS_OF_LAST if positions == "last" else CPU_USERS, CPU_PAIRS)
     devices = 1 if mesh is None else mesh.size
     return UsersAtOnce(ACCELERATOR_USERS * devices, ACCELERATOR_PAIRS * devices)
 

@@ -94,7 +94,7 @@ def recommend_histories(
         np.zeros((count, k), bool),
         np.zeros((count, k), np.float32) if request.with_spread else None,
     )
-    at_once = users_at_once(request.batch_size, mesh)
+    at_once = users_at_once(request.batch_size, mesh, recommender.target_positions)
     waiting: list[tuple[EvaluationBatch, TopK]] = []
     for batch in history_batches(
         items,

@@ -53,7 +53,7 @@ def score_pairs(
         params, key = place_params(params, mesh), place(key, mesh, WHOLE)
     table = _table(recommender, params, mesh)
     scores = np.zeros(len(wanted), np.float32)
-    at_once = users_at_once(batch_size, None)
+    at_once = users_at_once(batch_size, None, recommender.target_positions)
     for batch in history_batches(
         items,
         offsets[:-1],

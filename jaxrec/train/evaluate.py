@@ -109,7 +109,7 @@ def evaluate(
     if mesh is not None:
         facts = place(facts, mesh, WHOLE)
     counts = zero_counts(settings, table.shape[0])
-    results, at_once = _Results(len(positions)), users_at_once(batch_size, mesh)
+    results, at_once = _Results(len(positions)), users_at_once(batch_size, mesh, recommender.target_positions)
     for batch in evaluation_batches(
         log_items,
         starts,

@@ -264,7 +264,7 @@ def test_memory_at_a_million_items():
 
 def test_users_of_one_dispatch(monkeypatch):
     assert users_at_once(7, None) == (7, None)
-    assert users_at_once(None, None).batch_size == 256
+    assert [users_at_once(None, None, last).batch_size for last in ("all", "last")] == [256, 64]
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     mesh = jax.sharding.AbstractMesh((2, 2), ("data", "model"))
     assert [users_at_once(size, mesh).batch_size for size in (7, None)] == [7, 4 * 2048]
