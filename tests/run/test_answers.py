@@ -115,7 +115,7 @@ def test_more_pairs_than_are_scored_at_once(run, monkeypatch):
     monkeypatch.setattr("jaxrec.lists.pair_scores.PAIRS_AT_ONCE", 16)
     found = run.score(histories, ITEMS)
     assert found.drop("score").equals(expected.drop("score"))
-    np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-5, atol=1e-7)
 
 
 def test_an_item_that_was_never_trained_has_a_score(run):
