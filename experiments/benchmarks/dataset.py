@@ -41,6 +41,14 @@ class Arrays:
         """int32, the items of a user, oldest first."""
         return np.asarray(self.items[self.offsets[user] : self.offsets[user + 1]])
 
+    def spread_users(self, count: int) -> np.ndarray:
+        """int64 ``[count]``, users spread evenly over the log (all for 0 or for more than there are).
+
+        The first users of a log are often its oldest customers, with longer histories than most.
+        """
+        chosen = min(count or self.num_users, self.num_users)
+        return np.arange(chosen) * self.num_users // chosen
+
     def item_counts(self) -> np.ndarray:
         """int64 ``[num_items + 1]`` interactions of each item (all parts: only speed is measured)."""
         return np.bincount(self.items, minlength=self.num_items + 1)

@@ -55,11 +55,9 @@ def measure(settings: Settings, case: dict[str, Any]) -> Iterator[Row]:
         yield from (skipped(part, "polars is not installed") for part in (bulk, one))
         return
     run = _run(config, recommender, params, arrays)
-    log, users = arrays.split.interactions, min(settings.bulk_users or arrays.num_users, arrays.num_users)
-    some = (
-        {user: _external(log, arrays.history(user)) for user in range(users)} if settings.bulk_users else log
-    )
-    yield bulk_row(settings, bulk, users, lambda: run.recommend(some, k=K))
+    log, users = arrays.split.interactions, arrays.spread_users(settings.bulk_users)
+    some = {user: _external(log, arrays.history(user)) for user in users} if settings.bulk_users else log
+    yield bulk_row(settings, bulk, len(users), lambda: run.recommend(some, k=K))
     histories = some_histories(arrays, settings.one_user_repeats)
     external = [_external(log, history) for history in histories]
     yield one_user_row(one, external, lambda history: run.recommend({"user": history}, k=K))
@@ -82,7 +80,7 @@ def array_rows(
     params: Params,
 ) -> Iterator[Row]:
     """Bulk, on all devices of the config, and one user, on one; from arrays to arrays."""
-    users = min(settings.bulk_users or arrays.num_users, arrays.num_users)
+    users = arrays.spread_users(settings.bulk_users)
     mesh = available_mesh(config.parallel)
     positions = recommender.target_positions
     at_once = users_at_once(config.evaluation.batch_size, mesh, positions).batch_size
@@ -90,7 +88,10 @@ def array_rows(
     placed = params if mesh is None else place_params(params, mesh)
     if mesh is not None:
         bulk["devices"] = mesh.size
-    yield bulk_row(settings, bulk, users, lambda: _bulk(config, recommender, placed, arrays, users, mesh))
+    histories = [arrays.history(user) for user in users]
+    offsets = np.cumsum([0, *map(len, histories)])
+    log = np.concatenate(histories), offsets, arrays.item_counts()
+    yield bulk_row(settings, bulk, len(users), lambda: _bulk(config, recommender, placed, *log, mesh))
     histories = some_histories(arrays, settings.one_user_repeats)
     yield one_user_row({**case, "part": "one user"}, histories, _one_user(recommender, params, arrays))
 
@@ -121,15 +122,21 @@ def one_user_row(case: dict[str, Any], histories: list, recommend: Callable[[Any
 
 
 def _bulk(
-    config: Config, recommender: Recommender, params: Params, arrays: Arrays, users: int, mesh: Mesh | None
+    config: Config,
+    recommender: Recommender,
+    params: Params,
+    items: np.ndarray,
+    offsets: np.ndarray,
+    item_counts: np.ndarray,
+    mesh: Mesh | None,
 ) -> jaxrec.TopK:
     return jaxrec.recommend_histories(
         recommender,
         params,
-        arrays.items,
-        arrays.offsets[: users + 1],
+        items,
+        offsets,
         ListRequest(k=K, batch_size=config.evaluation.batch_size),
-        item_counts=arrays.item_counts(),
+        item_counts=item_counts,
         key=jax.random.key(config.seed),
         mesh=mesh,
     )

@@ -86,7 +86,7 @@ class Settings:
       epochs: how many epochs of training are measured, after one that warms up.
       repeats: how often every other measurement is repeated, at most; one stops after a minute, if not sooner.
       one_user_repeats: how many recommendations for a single user are timed one by one, for the percentiles.
-      bulk_users: for how many users at once recommendations are timed; 0 takes all users of the log.
+      bulk_users: for how many users, spread evenly over the log, lists are timed; 0 takes all users of the log.
       simulated_users: how many users the simulated data has.
       simulated_items: how many items the simulated data has.
       threads: numbers of threads of the Grain pipeline, in the section pipeline.
@@ -96,7 +96,7 @@ class Settings:
       softmax_widths: widths D of the item table, in the section softmax.
       softmax_batch: how many sequences are in a batch, in the section softmax.
       softmax_length: how many positions each of these sequences has.
-      diffusion_users: for how many users lists are made by the reverse process, in the section diffusion.
+      diffusion_users: for how many users, spread evenly too, the reverse process makes lists, in the section diffusion.
       peers: other libraries that train SASRec on the same data, in the section peers.
       gsasrec_folder: folder of a clone of the gSASRec paper's code (github.com/asash/gSASRec-pytorch), which the peer
         gsasrec needs.

@@ -335,3 +335,10 @@ def test_as_a_person_runs_it(tmp_path):
     assert again.code == 0, again.err
     assert again.out.count("measured before") == 3
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text()) == content
+
+
+def test_users_are_spread_over_the_log():
+    offsets = np.arange(11)
+    arrays = dataset.Arrays("some", np.ones(10, np.int32), offsets, offsets[1:], 1)
+    assert arrays.spread_users(4).tolist() == [0, 2, 5, 7]
+    assert arrays.spread_users(0).tolist() == arrays.spread_users(20).tolist() == list(range(10))
