@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.report import describe_environment, markdown_table
 
-from comparison.runs import EXCLUDED
+from comparison.runs import EXCLUDED, INCLUDED
 from jaxrec.protocol import NOTHING
 
 SHORT_HEADINGS = (
@@ -100,6 +100,13 @@ def describe_protocol(content: dict[str, Any], protocol: str) -> str:
     )
 
 
+def _protocol_of_choice(content: dict[str, Any]) -> str:
+    """The protocol that treats seen items as the choice of checkpoints did, or the first one."""
+    first, *others = content["protocols"]
+    chosen = content["protocols"][first]["protocol"].get("chosen_by", "")
+    return INCLUDED if INCLUDED in others and chosen.endswith("seen included") else first
+
+
 def _seen_in_choice(content: dict[str, Any], protocol: str) -> str:
     """How seen items were treated in the choice of the checkpoint; nothing where older results do not say it."""
     choice = content["protocols"][protocol]["protocol"].get("chosen_by", "")
@@ -135,8 +142,8 @@ def notes(content: dict[str, Any]) -> str:
 
 
 def readme_table(content: dict[str, Any], report: str) -> str:
-    """The short table with its protocol, first protocol only, and the link to the page of ``markdown_report``."""
-    protocol = next(iter(content["protocols"]))
+    """The short table of one protocol, that of the choice of checkpoints, and the link to the page of all."""
+    protocol = _protocol_of_choice(content)
     headings, lines = short_table(content, protocol)
     return "\n\n".join(
         [

@@ -112,6 +112,32 @@ def test_sections_of_a_benchmark_by_choice(folder, capsys):
     assert "hold nothing of training" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("choice", ["excluded", "included"])
+def test_a_comparison_shows_the_protocol_that_chose_its_checkpoints(folder, choice):
+    card = {"data": "toys", "fingerprint": "f", "users": 3, "items": 4, "interactions": 9}
+    card |= {"split": "leave-one-out", "part": "test", "candidates": "all items"}
+    card |= {"chosen_by": f"validation ndcg@10, seen {choice}"}
+    cards = {
+        f"seen-{seen}": {**card, "exclude_seen": seen == "excluded"} for seen in ("excluded", "included")
+    }
+    means = {"seen-excluded": {"ndcg@10": 0.25}, "seen-included": {"ndcg@10": 0.125}}
+    content = {
+        "kind": "comparison",
+        "protocols": {
+            name: {"protocol": cards[name], "models": {"sasrec": {"mean": means[name]}}} for name in cards
+        },
+        "costs": {"sasrec": {"parameters": 7}},
+        "timing": None,
+        "runs": [{"seed": 0, "results": {name: {"protocol": cards[name]} for name in cards}}],
+    }
+    (folder / "diffusion-toys.json").write_text(json.dumps(content))
+    (folder / "README.md").write_text("<!-- table:diffusion-toys -->\n<!-- /table:diffusion-toys -->\n")
+    assert run(folder) == 0
+    text = (folder / "README.md").read_text()
+    assert ("0.2500" in text, "0.1250" in text) == (choice == "excluded", choice == "included")
+    assert ("items of the history left out." in text) == (choice == "excluded")
+
+
 def test_a_table_without_results_is_empty(folder):
     (folder / "results.json").unlink()
     run(folder)
