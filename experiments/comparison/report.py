@@ -91,7 +91,7 @@ def describe_protocol(content: dict[str, Any], protocol: str) -> str:
     seeds = sorted({run["seed"] for run in content["runs"]})
     cards = [run["results"][protocol]["protocol"] for run in content["runs"]]
     chosen = any(not card["chosen_by"].startswith(NOTHING) for card in cards)
-    choice = f"the checkpoint was chosen by validation NDCG@10{_seen_in_choice(content, protocol)}"
+    choice = f"the checkpoint was chosen by validation NDCG@10{_seen_in_choice(content)}"
     return (
         f"{card['data']} ({card['users']:,} users, {card['items']:,} items, {card['interactions']:,} interactions;"
         f" fingerprint {card['fingerprint']}), {card['split']}, {card['part']}: {card['candidates']} ranked, items of"
@@ -101,18 +101,15 @@ def describe_protocol(content: dict[str, Any], protocol: str) -> str:
 
 
 def _protocol_of_choice(content: dict[str, Any]) -> str:
-    """The protocol that treats seen items as the choice of checkpoints did, or the first one."""
-    first, *others = content["protocols"]
-    chosen = content["protocols"][first]["protocol"].get("chosen_by", "")
-    return INCLUDED if INCLUDED in others and chosen.endswith("seen included") else first
+    """The protocol that treats seen items as the choice of checkpoints did; empty where older results do not say it."""
+    choice = next(iter(content["protocols"].values()))["protocol"].get("chosen_by", "")
+    return next((name for name in (EXCLUDED, INCLUDED) if choice.endswith(name.replace("-", " "))), "")
 
 
-def _seen_in_choice(content: dict[str, Any], protocol: str) -> str:
+def _seen_in_choice(content: dict[str, Any]) -> str:
     """How seen items were treated in the choice of the checkpoint; nothing where older results do not say it."""
-    choice = content["protocols"][protocol]["protocol"].get("chosen_by", "")
-    if choice.endswith("seen included"):
-        return ", items of the history ranked as well"
-    return ", items of the history left out" if choice.endswith("seen excluded") else ""
+    words = {EXCLUDED: ", items of the history left out", INCLUDED: ", items of the history ranked as well"}
+    return words.get(_protocol_of_choice(content), "")
 
 
 def notes(content: dict[str, Any]) -> str:
@@ -142,8 +139,9 @@ def notes(content: dict[str, Any]) -> str:
 
 
 def readme_table(content: dict[str, Any], report: str) -> str:
-    """The short table of one protocol, that of the choice of checkpoints, and the link to the page of all."""
-    protocol = _protocol_of_choice(content)
+    """The short table of one protocol, if possible that of the choice, and the link to the page of all."""
+    chosen = _protocol_of_choice(content)
+    protocol = chosen if chosen in content["protocols"] else next(iter(content["protocols"]))
     headings, lines = short_table(content, protocol)
     return "\n\n".join(
         [
@@ -226,7 +224,7 @@ def _test_table(tests: dict[str, dict[str, Any]]) -> str:
 
 def _validation_table(content: dict[str, Any]) -> list[str]:
     """The figures that chose the checkpoints, and that settings are to be chosen by."""
-    seen = _seen_in_choice(content, next(iter(content["protocols"]))) or ", items of the history left out"
+    seen = _seen_in_choice(content) or ", items of the history left out"
     lines = [
         [name, spread(figures, "ndcg@10"), spread(figures, "epoch", ".1f")]
         for name, figures in content["validation"].items()
