@@ -78,7 +78,9 @@ def cross_attention(p, x, history, heads, form):
     return dense(p["output"], mixed)
 
 
-def prefix_approximator(p, history, x_t, t, normal, *, num_steps, heads, scale, cross="none"):
+def prefix_approximator(
+    p, history, x_t, t, normal, *, num_steps, heads, scale, cross="none", token_queries=False
+):
     """x̂_0 ``[D]`` from one row: e ``[n, D]`` without padding, x_t ``[D]``, normal ``[n, D]``."""
     width = history.shape[-1]
     uncertainty = scale + scale * normal
@@ -87,7 +89,8 @@ def prefix_approximator(p, history, x_t, t, normal, *, num_steps, heads, scale, 
     for index in range(sum(name.startswith("block_") for name in p)):
         b = p[f"block_{index}"]
         if cross != "none":
-            z = z + cross_attention(b["cross"], seen, history, heads, cross)
+            queries = norm(b["norm_cross"], z) if token_queries else seen
+            z = z + cross_attention(b["cross"], queries, history, heads, cross)
         z = z + self_attention(b["attention"], norm(b["norm_attention"], z), heads)
         z = z + feed_forward(b["feed_forward"], norm(b["norm_feed_forward"], z))
     return norm(p["norm"], z)[-1]

@@ -61,10 +61,10 @@ class DiffuRecSysRecommender(DenoisingRecommender):
     """DiffuRec with offset noise and a cross-attention approximator.
 
     ``per-prefix`` is the published form: one training sample for every prefix, the whole transformer at
-    every reverse step, queries of the cross-attention from the noised target and the step; without cross-attention
-    and offset it is DiffuRec. ``history-cached`` is our faster reading: the history is encoded once, causally and
-    without the target; targets are noised at every position at once, a reverse step costs one token, and that
-    token, normalised, is the query.
+    every reverse step, queries of the cross-attention from the noised target and the step (unless ``token_queries``);
+    without cross-attention and offset it is DiffuRec. ``history-cached`` is our faster reading: the history is
+    encoded once, causally and without the target; targets are noised at every position at once, a reverse step costs
+    one token, and that token, normalised, is the query.
 
     Attributes:
       num_items: filled from the data.
@@ -82,6 +82,8 @@ class DiffuRecSysRecommender(DenoisingRecommender):
       positions: whether places, counted from the end, are embedded.
       embedding_stddev: standard deviation of the item table's initial values; 1 gives x_0 the scale of the noise.
       cross_attention: kind of cross-attention from the noised target to the history; ``none`` leaves it out.
+      token_queries: whether the queries of the per-prefix form's cross-attention are its tokens, normalised, as those
+        of the history-cached form always are, and not what is seen of the noised target alone.
       noise: noise of the forward process; the offset's published strength is 0.1, ``shared`` is our reading.
         The reverse process draws plain noise.
       schedule: noise schedule of the forward process; its ``num_steps`` is T.
@@ -113,6 +115,7 @@ class DiffuRecSysRecommender(DenoisingRecommender):
     positions: bool = False
     embedding_stddev: float = 1.0
     cross_attention: CrossAttentionForm = "softmax"
+    token_queries: bool = False
     noise: Noise = dataclasses.field(default_factory=lambda: Noise("shared", 0.1))
     schedule: Schedule = dataclasses.field(default_factory=TruncatedLinearSchedule)
     visibility: Visibility = "uncertain"
@@ -163,7 +166,9 @@ class DiffuRecSysRecommender(DenoisingRecommender):
             **common,
         }
         if self.form == "per-prefix":
-            approximator = PrefixApproximator(num_layers=self.num_layers, **target)
+            approximator = PrefixApproximator(
+                num_layers=self.num_layers, token_queries=self.token_queries, **target
+            )
             return PrefixNetwork(embedding, history_input, approximator)
         encoder = TransformerEncoder(
             num_layers=self.num_layers,

@@ -74,15 +74,14 @@ class ApproximatorBlock(ReadingBlock):
 
         Args:
           hidden: the residual stream, ``[B, L, D]`` float32.
-          seen: what is seen of the noised target and the step, the queries of the cross-attention:
-            ``[B, L, D]``, or ``[B, 1, D]`` where all positions see the same.
+          seen: what is seen of the noised target and the step, the queries of the cross-attention (without
+            ``token_queries``): ``[B, L, D]``, or ``[B, 1, D]`` where all positions see the same.
           mask: bool ``[B, 1, 1, L]``, True at items.
           memory: the history to be read, if there is cross-attention.
           train: whether dropout acts.
           last_only: whether only the last position is worked out.
         """
-        if memory is not None:
-            hidden = self.read(hidden, seen, memory, train=train)
+        hidden = self.read(hidden, seen, memory, train=train)
         mixed = self.attention(self.norm_attention(hidden), mask, train=train, last_only=last_only)
         hidden = (hidden[:, -1:] if last_only else hidden) + self.dropout(mixed, deterministic=not train)
         return self.dropout(self.feed(hidden, train=train), deterministic=not train)
@@ -111,7 +110,9 @@ class PrefixApproximator(Approximator):
     target reads from the clean history e (DiffuRecSys, Zolghadr et al. 2024: queries from S ∘ (x_t + d_t), not
     normalised, keys and values from the history, then self-attention and feed-forward). Our reading: blocks are
     chained, padded keys are masked, the signal is also added to e, as in DiffuRec (in the authors' code it is
-    seen by the queries alone), and with self-conditioning the previous estimate is part of it.
+    seen by the queries alone), and with self-conditioning the previous estimate is part of it. At λ = 0.001 such
+    queries hardly differ from their bias, so that every history is read in the same way; with ``token_queries`` every
+    position asks for itself, as in the history-cached form.
     The last block works out its last position only. Attributes: see ``Approximator``.
     """
 

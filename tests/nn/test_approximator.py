@@ -51,11 +51,20 @@ def run(model, params, history, items, x_t, t, normal, previous=None, last_only=
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cross", "visibility"),
-    [("none", "uncertain"), ("softmax", "uncertain"), ("linear", "uncertain"), ("softmax", "fixed")],
+    ("cross", "visibility", "token_queries"),
+    [
+        ("none", "uncertain", False),
+        ("softmax", "uncertain", False),
+        ("linear", "uncertain", False),
+        ("softmax", "fixed", False),
+        ("softmax", "uncertain", True),
+        ("linear", "fixed", True),
+    ],
 )
-def test_prefix_approximator_against_numpy(cross, visibility):
-    model = PrefixApproximator(**SIZES, cross_attention=cross, visibility=visibility, scale=0.3)
+def test_prefix_approximator_against_numpy(cross, visibility, token_queries):
+    model = PrefixApproximator(
+        **SIZES, cross_attention=cross, visibility=visibility, token_queries=token_queries, scale=0.3
+    )
     history, x_t, normal, t = draw(1, 3, 5, 8), draw(2, 3, 1, 8), draw(3, 3, 5, 8), jnp.array([[0], [3], [7]])
     params = shaken(run(model, None, history, ITEMS, x_t, t, normal))
     ours = run(model, params, history, ITEMS, x_t, t, normal)
@@ -71,6 +80,7 @@ def test_prefix_approximator_against_numpy(cross, visibility):
             heads=2,
             scale=0.3,
             cross=cross,
+            token_queries=token_queries,
         )
         np.testing.assert_allclose(ours[row, 0], theirs, atol=2e-5)
 
