@@ -64,6 +64,7 @@ RECOMMENDERS = {
     "dgenatt": EncoderRecommender(**TINY, attention=DiffusionAttention()),
     "diffurec": DiffuRecRecommender(**DIFFUSION),
     "diffurecsys": DiffuRecSysRecommender(**DIFFUSION),
+    "diffurecsys-token-queries": DiffuRecSysRecommender(**DIFFUSION, token_queries=True),
     "diffurecsys-cached": DiffuRecSysRecommender(**DIFFUSION, form="history-cached"),
 }
 EAGER = ("sasrec", "vgenatt", "diffurec")

@@ -56,7 +56,9 @@ class Noise:
 
     DiffuRecSys (Zolghadr et al. 2024) adds an offset; its code draws n₂ of n₁'s shape (``"independent"``),
     which is no more than N(0, (1 + ρ²) I). The usual meaning of offset noise, and our reading, shares one
-    number across the last axis (``"shared"``): its covariance is I + ρ² 1 1ᵀ.
+    number across the last axis (``"shared"``): its covariance is I + ρ² 1 1ᵀ. A layer norm subtracts the mean of the
+    channels, and with it a shared offset that reaches it with one scale for all channels: what is left of it is what
+    scales that differ by channel, or a projection that stands before any norm, make of it.
 
     Attributes:
       offset: what n₂ is: ``none`` (left out), ``independent`` (drawn for each channel) or ``shared`` (one number for
@@ -70,8 +72,8 @@ class Noise:
     def __post_init__(self) -> None:
         if self.offset not in ("none", "independent", "shared"):
             raise ValueError(f"offset is {self.offset!r}, but must be 'none', 'independent' or 'shared'")
-        if self.strength < 0:
-            raise ValueError(f"the offset's strength is {self.strength}, but must not be negative")
+        if not 0.0 <= self.strength < float("inf"):
+            raise ValueError(f"the offset's strength is {self.strength}, but must be finite and not negative")
 
     def draw(self, key: PRNGKey, shape: tuple[int, ...], draw: Draw = draw_normal) -> Array:
         """ε of ``shape`` ``[..., D]``, float32, from one key or one key a row; ``draw`` gives N(0, I)."""

@@ -61,29 +61,31 @@ class Sampler:
       process: the forward process to be reversed.
       kind: ``"ddpm"`` (Ho et al. 2020) or ``"ddim"`` (Song et al. 2021, arXiv 2010.02502, eq. 12).
       num_steps: reverse steps S, 1 to T, spread evenly over the T steps; ``None`` takes all T.
-      variance: DDPM's step variance: ``"beta"`` (β, as DiffuRec) or ``"posterior"`` (β̃).
+      variance: DDPM's step variance: ``"beta"`` (β), ``"posterior"`` (β̃), or ``"auto"``: β where all T steps are
+        taken, as in DiffuRec, and β̃ where some are left out. The β of a long stride is nearly 1, so that the last steps
+        would see far more noise than the forward process has there; with β̃ they see what it has.
       eta: DDIM's share of noise: 0 is deterministic after x_T, 1 is DDPM with the posterior variance.
     """
 
     process: GaussianProcess = dataclasses.field(default_factory=GaussianProcess)
     kind: Literal["ddpm", "ddim"] = "ddpm"
     num_steps: int | None = None
-    variance: Literal["beta", "posterior"] = "beta"
+    variance: Literal["auto", "beta", "posterior"] = "auto"
     eta: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in ("ddpm", "ddim"):
             raise ValueError(f"the sampler's kind is {self.kind!r}, but must be 'ddpm' or 'ddim'")
-        if self.variance not in ("beta", "posterior"):
+        if self.variance not in ("auto", "beta", "posterior"):
             raise ValueError(
-                f"the sampler's variance is {self.variance!r}, but must be 'beta' or 'posterior'"
+                f"the sampler's variance is {self.variance!r}, but must be 'auto', 'beta' or 'posterior'"
             )
         if not 0.0 <= self.eta <= 1.0:
             raise ValueError(f"the sampler's eta is {self.eta}, but must lie between 0 and 1")
         if self.num_steps is not None and not 1 <= self.num_steps <= self.process.num_steps:
             raise ValueError(
-                f"the sampler has {self.num_steps} steps, but must have between 1 and the "
-                f"{self.process.num_steps} of its schedule"
+                f"the sampler has {self.num_steps} reverse steps (num_steps, a model's num_inference_steps), but must"
+                f" have between 1 and the {self.process.num_steps} of its schedule"
             )
 
     def timesteps(self) -> np.ndarray:
@@ -95,11 +97,13 @@ class Sampler:
         """The recurrence's constants, computed in float64."""
         timesteps = self.timesteps()
         alpha_bars = np.append(self.process.schedule.exact_alpha_bars(), 1.0)  # index -1 is the clean end
+        every_step = len(timesteps) == self.process.num_steps
+        posterior = self.variance == "posterior" or (self.variance == "auto" and not every_step)
         rows = []
         for t, previous in zip(timesteps, [*timesteps[1:], -1], strict=True):
             step = reverse_step(self.process.schedule, int(t), int(previous))
             if self.kind == "ddpm":
-                variance = step.posterior_variance if self.variance == "posterior" else step.beta
+                variance = step.posterior_variance if posterior else step.beta
                 rows.append((step.mean_x0, step.mean_x_t, np.sqrt(variance) if previous >= 0 else 0.0))
             else:
                 spread = self.eta * np.sqrt(step.posterior_variance)

@@ -75,7 +75,9 @@ class LinearSchedule(Schedule):
 class TruncatedLinearSchedule(Schedule):
     """β rises linearly from 1e-4·s + 0.01 to 0.02·s + 0.01; DiffuRec's default.
 
-    Where the end would exceed 1 (T < 21), it is 0.001·s + 0.01, as in DiffuRec's code.
+    Where the end would exceed 1 (T < 21), it is 0.001·s + 0.01, as in DiffuRec's code. About half of the item is then
+    left at the last step (ᾱ 0.46 to 0.52), while a reverse process starts from pure noise: for fewer reverse steps,
+    keep T at 21 or more and give the sampler fewer steps.
     """
 
     def _raw_betas(self) -> np.ndarray:

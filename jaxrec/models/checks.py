@@ -6,6 +6,7 @@ import flax.linen as nn
 
 from jaxrec.choices import check_choices
 
+RATES = ("dropout_rate", "attention_dropout_rate", "input_dropout_rate")
 SIZES = ("max_length", "width", "num_layers", "num_heads", "feed_forward_multiplier")
 
 
@@ -17,14 +18,21 @@ def check_settings(recommender: Any, *, gaussian: bool = False) -> None:
       gaussian: whether its items are Gaussians, ranked by their distance (STOSA).
 
     Raises:
-      ValueError: a size is below 1, the heads do not divide the width, a word is unknown, or attention or loss are
-        made for the other kind of items; names the field and its value.
+      ValueError: a size is below 1, the heads do not divide the width, a number lies outside its range, a word is
+        unknown, or attention or loss are made for the other kind of items; names the field and its value.
     """
     for name in SIZES:
         if getattr(recommender, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(recommender, name)}")
     if recommender.width % recommender.num_heads:
         raise ValueError(f"width {recommender.width} is not divisible by num_heads {recommender.num_heads}")
+    for name in RATES:
+        if not 0.0 <= getattr(recommender, name, 0.0) <= 1.0:
+            raise ValueError(f"{name} must lie between 0 and 1, got {getattr(recommender, name)}")
+    if not 0.0 < getattr(recommender, "embedding_stddev", 1.0) < float("inf"):
+        raise ValueError(f"embedding_stddev must be above 0, got {recommender.embedding_stddev}")
+    if not 0.0 <= getattr(recommender, "uncertainty", 0.0) < float("inf"):
+        raise ValueError(f"uncertainty must be finite and not negative, got {recommender.uncertainty}")
     check_choices(recommender)
     model = type(recommender).__name__
     attention = getattr(recommender, "attention", None)

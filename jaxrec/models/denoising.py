@@ -18,7 +18,6 @@ from jaxrec.devices.random_bits import counters, hash_normal, row_bernoulli, row
 from jaxrec.diffusion import (
     GaussianProcess,
     Noise,
-    Prediction,
     Sampler,
     Schedule,
     Trajectory,
@@ -40,8 +39,8 @@ class Objective:
     poor. The options are ways against it that leave the reverse process as it is.
 
     Attributes:
-      prediction: what the network's output means: ``"x0"``, ``"noise"`` or ``"velocity"``; the last two want
-        a visible x_t.
+      prediction: what the network's output means: ``"x0"`` or ``"velocity"``, which wants a visible x_t. The noise
+        is not offered: at the last steps x_0 from it is multiplied by 1/√ᾱ, about 1,000, and so are the logits.
       noise_power: t is drawn with probability ((t + 1)^(power + 1) − t^(power + 1)) / T^(power + 1); 0 is uniform,
         larger is noisier.
       target_dropout: share of the training targets whose x_t the network does not see (it sees 0), as the condition
@@ -60,7 +59,7 @@ class Objective:
         reverse process something else.
     """
 
-    prediction: Prediction = "x0"
+    prediction: Literal["x0", "velocity"] = "x0"
     noise_power: float = 0.0
     target_dropout: float = 0.0
     own_estimate: float = 0.0
@@ -69,14 +68,14 @@ class Objective:
     unit_scale: bool = False
 
     def __post_init__(self) -> None:
-        if self.prediction not in ("x0", "noise", "velocity"):
-            raise ValueError(f"prediction is {self.prediction!r}, but must be 'x0', 'noise' or 'velocity'")
+        if self.prediction not in ("x0", "velocity"):
+            raise ValueError(f"prediction is {self.prediction!r}, but must be 'x0' or 'velocity'")
         for name in ("target_dropout", "own_estimate"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must lie between 0 and 1")
         for name in ("noise_power", "history_loss"):
-            if getattr(self, name) < 0.0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must not be negative")
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be finite and not negative")
 
 
 class DenoisingRecommender:

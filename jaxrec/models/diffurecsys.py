@@ -73,7 +73,7 @@ class DiffuRecSysRecommender(DenoisingRecommender):
       max_length: how many items of a history are read, the newest ones.
       width: D, the width of embeddings and hidden states.
       num_layers: how many blocks the per-prefix approximator has, or the encoder of the history.
-      target_layers: how many blocks the approximator has (history-cached only).
+      target_layers: how many blocks the approximator has (history-cached only; per prefix it has num_layers).
       num_heads: how many attention heads; must divide ``width``.
       feed_forward_multiplier: hidden width of the feed-forward layers, in units of ``width``.
       activation: non-linearity of the feed-forward layers.
@@ -82,8 +82,8 @@ class DiffuRecSysRecommender(DenoisingRecommender):
       positions: whether places, counted from the end, are embedded.
       embedding_stddev: standard deviation of the item table's initial values; 1 gives x_0 the scale of the noise.
       cross_attention: kind of cross-attention from the noised target to the history; ``none`` leaves it out.
-      token_queries: whether the queries of the per-prefix form's cross-attention are its tokens, normalised, as those
-        of the history-cached form always are, and not what is seen of the noised target alone.
+      token_queries: whether the queries of the cross-attention are its block's tokens, normalised, and not what is
+        seen of the noised target alone (per-prefix only; the history-cached form always asks by its tokens).
       noise: noise of the forward process; the offset's published strength is 0.1, ``shared`` is our reading.
         The reverse process draws plain noise.
       schedule: noise schedule of the forward process; its ``num_steps`` is T.
@@ -130,14 +130,40 @@ class DiffuRecSysRecommender(DenoisingRecommender):
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.form == "history-cached" and self.target_layers < 1:
-            raise ValueError(f"target_layers must be at least 1, got {self.target_layers}")
-        if self.form == "per-prefix" and self.objective.history_loss:
+        if self.form == "per-prefix":
+            self._check_prefix_settings()
+        else:
+            self._check_cached_settings()
+        _ = self.sampler  # refuses wrong sampler settings at construction
+
+    def _check_prefix_settings(self) -> None:
+        """Refuses what only the other form has."""
+        if self.objective.history_loss:
             raise ValueError(
                 "objective.history_loss needs form='history-cached': per prefix, the history has no prediction"
                 " of its own; set it to 0"
             )
-        _ = self.sampler  # refuses wrong sampler settings at construction
+        if not self.start_from_history:
+            raise ValueError("start_from_history=False needs form='history-cached'; leave it out")
+        if self.target_layers != 1:
+            raise ValueError(
+                f"target_layers is {self.target_layers}, and needs form='history-cached'; per prefix, num_layers says"
+                " how many blocks there are"
+            )
+        if self.token_queries and self.cross_attention == "none":
+            raise ValueError(
+                "token_queries=True needs a cross_attention, 'softmax' or 'linear', and there is none"
+            )
+
+    def _check_cached_settings(self) -> None:
+        """Refuses too few blocks, and what only the other form has."""
+        if self.target_layers < 1:
+            raise ValueError(f"target_layers must be at least 1, got {self.target_layers}")
+        if self.token_queries:
+            raise ValueError(
+                "token_queries=True is of form='per-prefix': the history-cached form always asks by its tokens;"
+                " leave it out"
+            )
 
     @property
     def target_positions(self) -> Literal["all", "last"]:

@@ -4,7 +4,7 @@ Every position carries its item's embedding plus a trace of the noised target, s
 estimate of one target: the last position's state.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -60,10 +60,18 @@ class ApproximatorBlock(ReadingBlock):
     """Cross-attention to the clean history (optional), self-attention, feed-forward; see ``ReadingBlock``.
 
     Dropout follows every sub-layer and the block itself, as in DiffuRec's code.
+
+    Attributes (the others as in ``ReadingBlock``):
+      token_queries: whether the block's own tokens, normalised, are the queries of the cross-attention; without it,
+        what is seen of the noised target is.
     """
+
+    token_queries: bool = False
 
     def setup(self):
         super().setup()
+        if self.token_queries and self.cross_attention != "none":
+            self.norm_cross = nn.LayerNorm(dtype=self.dtype)
         self.norm_attention = nn.LayerNorm(dtype=self.dtype)
         self.attention = FusedSelfAttention(self.num_heads, self.dropout_rate, self.dtype)
 
@@ -81,7 +89,9 @@ class ApproximatorBlock(ReadingBlock):
           train: whether dropout acts.
           last_only: whether only the last position is worked out.
         """
-        hidden = self.read(hidden, seen, memory, train=train)
+        if memory is not None:
+            queries = self.norm_cross(hidden) if self.token_queries else seen
+            hidden = self.read(hidden, queries, memory, train=train)
         mixed = self.attention(self.norm_attention(hidden), mask, train=train, last_only=last_only)
         hidden = (hidden[:, -1:] if last_only else hidden) + self.dropout(mixed, deterministic=not train)
         return self.dropout(self.feed(hidden, train=train), deterministic=not train)
@@ -113,14 +123,22 @@ class PrefixApproximator(Approximator):
     seen by the queries alone), and with self-conditioning the previous estimate is part of it. At λ = 0.001 such
     queries hardly differ from their bias, so that every history is read in the same way; with ``token_queries`` every
     position asks for itself, as in the history-cached form.
-    The last block works out its last position only. Attributes: see ``Approximator``.
+    The last block works out its last position only.
+
+    Attributes: see ``Approximator`` and, for ``token_queries``, ``ApproximatorBlock``.
     """
 
     block: ClassVar = ApproximatorBlock
 
+    token_queries: bool = False
+
     def setup(self):
         super().setup()
         self.dropout = Dropout(self.dropout_rate)
+
+    def block_options(self) -> dict[str, Any]:
+        """Where the queries come from."""
+        return {"token_queries": self.token_queries}
 
     def prepare(self, history: Array, mask: Array) -> PrefixContext:
         """Everything that depends on no step, from e ``[B, L, D]`` and ``mask`` ``[B, 1, 1, L]``."""

@@ -3,7 +3,7 @@
 ``approximator.py`` works over the positions of a prefix, ``target_approximator.py`` over noised targets alone.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -23,8 +23,6 @@ class ReadingBlock(nn.Module):
       num_heads: H.
       hidden_width: width of the feed-forward's hidden layer.
       cross_attention: ``"none"``, ``"softmax"`` or ``"linear"``.
-      token_queries: whether the block's own tokens, normalised, are the queries of the cross-attention; without it,
-        what is seen of the noised target is.
       activation: non-linearity of the feed-forward.
       dropout_rate: everywhere in the block, in training.
       dtype: compute type. The residual stream is float32 whatever it is, but each sub-layer reads a norm of this
@@ -36,15 +34,12 @@ class ReadingBlock(nn.Module):
     num_heads: int
     hidden_width: int
     cross_attention: CrossAttentionForm = "none"
-    token_queries: bool = False
     activation: Activation = "gelu"
     dropout_rate: float = 0.0
     dtype: Dtype = jnp.float32
 
     def setup(self):
         if self.cross_attention != "none":
-            if self.token_queries:
-                self.norm_cross = nn.LayerNorm(dtype=self.dtype)
             self.cross = CrossAttention(
                 self.width, self.num_heads, self.cross_attention, self.dropout_rate, self.dtype
             )
@@ -56,14 +51,9 @@ class ReadingBlock(nn.Module):
         """The history ``[B, M, D]`` as the block reads it under ``mask`` ``[B, 1, L or 1, M]``, if it does."""
         return None if self.cross_attention == "none" else self.cross.memory(history, mask)
 
-    def read(self, hidden: Array, seen: Array, memory: Memory | None, *, train: bool) -> Array:
-        """``hidden`` ``[B, L, D]`` plus what is read from the history, if there is one.
-
-        The queries are ``hidden``, normalised, with ``token_queries``, else ``seen`` ``[B, L or 1, D]``.
-        """
-        if memory is None:
-            return hidden
-        mixed = self.cross(self.norm_cross(hidden) if self.token_queries else seen, memory, train=train)
+    def read(self, hidden: Array, queries: Array, memory: Memory, *, train: bool) -> Array:
+        """``hidden`` ``[B, L, D]`` plus what ``queries`` ``[B, L or 1, D]`` read from the history."""
+        mixed = self.cross(queries, memory, train=train)
         return hidden + self.dropout(mixed, deterministic=not train)
 
     def feed(self, hidden: Array, *, train: bool) -> Array:
@@ -79,7 +69,7 @@ class Approximator(nn.Module):
       num_steps: T.
       width: D.
       num_layers: blocks.
-      num_heads, hidden_width, cross_attention, token_queries, activation, dropout_rate, dtype: as in ``ReadingBlock``.
+      num_heads, hidden_width, cross_attention, activation, dropout_rate, dtype: as in ``ReadingBlock``.
       visibility, scale: of the target's signal, see ``TargetSignal``.
       self_conditioning: whether the previous estimate of x_0 is added to the signal, through a dense layer
         that starts at 0 (Chen et al. 2023, arXiv 2208.04202).
@@ -93,7 +83,6 @@ class Approximator(nn.Module):
     num_heads: int
     hidden_width: int
     cross_attention: CrossAttentionForm = "none"
-    token_queries: bool = False
     activation: Activation = "gelu"
     dropout_rate: float = 0.0
     dtype: Dtype = jnp.float32
@@ -111,15 +100,19 @@ class Approximator(nn.Module):
                 num_heads=self.num_heads,
                 hidden_width=self.hidden_width,
                 cross_attention=self.cross_attention,
-                token_queries=self.token_queries,
                 activation=self.activation,
                 dropout_rate=self.dropout_rate,
                 dtype=self.dtype,
+                **self.block_options(),
                 name=f"block_{index}",
             )
             for index in range(self.num_layers)
         ]
         self.norm = nn.LayerNorm()
+
+    def block_options(self) -> dict[str, Any]:
+        """What the blocks of this approximator are told besides."""
+        return {}
 
     def seen(
         self, embedded_steps: Array, x_t: Array, t: Array, normal: Array | None, previous: Array | None

@@ -7,6 +7,7 @@ reverse step costs one token instead of L.
 
 from typing import ClassVar, NamedTuple
 
+import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxrec.nn.cross_attention import Memory
@@ -17,13 +18,20 @@ from jaxrec.typing import Array
 class TargetBlock(ReadingBlock):
     """Cross-attention to the history (optional) and feed-forward; see ``ReadingBlock``.
 
-    The self-attention of the per-prefix block falls away: a target sees no other target. With ``token_queries`` the
-    target may stand beside the history's own prediction in the queries.
+    The self-attention of the per-prefix block falls away: a target sees no other target. The queries are the
+    normalised tokens, in which the target may stand beside the history's own prediction.
     """
 
-    def __call__(self, tokens: Array, seen: Array, memory: Memory | None, *, train: bool) -> Array:
-        """``tokens`` and what is ``seen`` of the noised targets, ``[B, N, D]`` each, to ``[B, N, D]``."""
-        return self.feed(self.read(tokens, seen, memory, train=train), train=train)
+    def setup(self):
+        super().setup()
+        if self.cross_attention != "none":
+            self.norm_cross = nn.LayerNorm(dtype=self.dtype)
+
+    def __call__(self, tokens: Array, memory: Memory | None, *, train: bool) -> Array:
+        """``tokens`` ``[B, N, D]`` to ``[B, N, D]``."""
+        if memory is not None:
+            tokens = self.read(tokens, self.norm_cross(tokens), memory, train=train)
+        return self.feed(tokens, train=train)
 
 
 class TargetContext(NamedTuple):
@@ -52,7 +60,6 @@ class TargetApproximator(Approximator):
 
     block: ClassVar = TargetBlock
 
-    token_queries: bool = True
     start_from_history: bool = True
 
     def prepare(self, history: Array, mask: Array, *, last_only: bool) -> TargetContext:
@@ -90,10 +97,9 @@ class TargetApproximator(Approximator):
           train: whether dropout acts.
         """
         base = context.states if self.start_from_history else 0.0
-        seen = self.seen(context.embedded_steps, x_t, t, normal, previous)
-        tokens = base + seen
+        tokens = base + self.seen(context.embedded_steps, x_t, t, normal, previous)
         for block, memory in zip(self.blocks, context.memories, strict=True):
-            tokens = block(tokens, seen, memory, train=train)
+            tokens = block(tokens, memory, train=train)
         return self.norm(tokens.astype(jnp.float32))
 
 

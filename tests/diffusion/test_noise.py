@@ -57,7 +57,7 @@ def test_errors():
         draw_normal(jax.random.split(KEY, 3), (4, 2))
     with pytest.raises(ValueError, match="offset is 'common'"):
         Noise("common")
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="not negative"):
         Noise("shared", -1.0)
 
 

@@ -74,6 +74,31 @@ def test_ddim_against_a_plain_numpy_loop():
     np.testing.assert_allclose(sampler.sample(blur, KEY, (2, 3)), x, atol=2e-5)
 
 
+@pytest.mark.parametrize("num_steps", [2, 4, 9, 32])
+@pytest.mark.parametrize(
+    ("kind", "variance"), [("ddpm", "auto"), ("ddpm", "posterior"), ("ddpm", "beta"), ("ddim", "auto")]
+)
+def test_noise_on_the_way_is_that_of_the_forward_process(kind, variance, num_steps):
+    """Around a known x_0, x_t has mean √ᾱ_t x_0 and deviation √(1 − ᾱ_t), but with β, which adds more."""
+    trajectory = Sampler(PROCESS, kind, num_steps, variance=variance).trajectory(
+        lambda x_t, t: jnp.full_like(x_t, 2.0), KEY, (50_000,)
+    )
+    alpha_bars = PROCESS.schedule.exact_alpha_bars()[np.asarray(trajectory.timesteps)]
+    means, deviations = trajectory.x_t.mean(axis=1), trajectory.x_t.std(axis=1)
+    np.testing.assert_allclose(means, 2.0 * np.sqrt(alpha_bars), atol=0.02)
+    if variance == "beta" or (kind == "ddpm" and variance == "auto" and num_steps == 32):
+        assert deviations[-1] > 1.5 * np.sqrt(1 - alpha_bars[-1])
+    else:
+        np.testing.assert_allclose(deviations, np.sqrt(1 - alpha_bars), rtol=0.02)
+
+
+def test_by_default_the_variance_is_beta_where_every_step_is_taken():
+    for num_steps, variance in ((32, "beta"), (31, "posterior"), (1, "posterior")):
+        ours = Sampler(PROCESS, num_steps=num_steps).coefficients()
+        named = Sampler(PROCESS, num_steps=num_steps, variance=variance).coefficients()
+        np.testing.assert_array_equal(ours.spread, named.spread)
+
+
 def test_ddim_with_eta_one_is_ddpm_with_the_posterior_variance():
     for num_steps in (32, 6):
         ddim = Sampler(PROCESS, "ddim", num_steps, eta=1.0).coefficients()

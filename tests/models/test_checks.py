@@ -39,6 +39,13 @@ def test_a_loss_of_distances_is_for_stosa(model):
         model(loss_function=DistanceLoss())
 
 
+@pytest.mark.parametrize("model", [EncoderRecommender, StosaRecommender, DiffuRecRecommender])
+@pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
+def test_a_dropout_rate_is_a_share(model, rate):
+    with pytest.raises(ValueError, match=f"dropout_rate must lie between 0 and 1, got {rate}"):
+        model(dropout_rate=rate)
+
+
 def test_a_coefficient_for_a_penalty_that_is_not_given_is_refused():
     model = EncoderRecommender(
         num_items=9,

@@ -177,7 +177,11 @@ def test_the_sampler_lowers_for_every_platform():
     [
         ({"width": 10, "num_heads": 4}, "width 10 is not divisible by num_heads 4"),
         ({"num_layers": 0}, "num_layers must be at least 1"),
-        ({"num_inference_steps": 33}, "between 1 and the 32"),
+        ({"num_inference_steps": 33}, "num_inference_steps.* between 1 and the 32"),
+        ({"uncertainty": -0.1}, "uncertainty must be finite and not negative, got -0.1"),
+        ({"uncertainty": float("nan")}, "uncertainty must be finite and not negative, got nan"),
+        ({"embedding_stddev": 0.0}, "embedding_stddev must be above 0, got 0.0"),
+        ({"input_dropout_rate": 1.5}, "input_dropout_rate must lie between 0 and 1, got 1.5"),
         ({"sampler_kind": "euler"}, "kind is 'euler'"),
     ],
 )

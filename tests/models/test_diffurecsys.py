@@ -71,10 +71,13 @@ def encoded_history(model, params, items):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cross", ["softmax", "linear"])
-@pytest.mark.parametrize("form", ["per-prefix", "history-cached"])
-def test_query_against_numpy(form, cross):
+@pytest.mark.parametrize(
+    ("form", "changes"),
+    [("per-prefix", {}), ("per-prefix", {"token_queries": True}), ("history-cached", {})],
+)
+def test_query_against_numpy(form, changes, cross):
     """The reverse process row by row; the history's encoder is taken as given."""
-    model = variant(form, cross_attention=cross)
+    model = variant(form, cross_attention=cross, **changes)
     params = parameters(model)
     items = right_align(HISTORIES, 6)
     ours = QUERY(model, params, items, KEY)
@@ -95,7 +98,7 @@ def test_query_against_numpy(form, cross):
         def denoise(x, t, row=row, e=e):
             normal = np.asarray(hash_normal(fold_key(signal_keys[row], t), counters((6, 8))[::-1]))
             normal = normal[-len(e) :] if form == "per-prefix" else normal[-1]
-            sizes = {"num_steps": 4, "heads": 2, "scale": 0.3, "cross": cross}
+            sizes = {"num_steps": 4, "heads": 2, "scale": 0.3, "cross": cross, **changes}
             return reference(p["approximator"], e, x, t, normal, **sizes)
 
         def step_noise(t, row=row):
@@ -206,10 +209,17 @@ def test_dropout_of_everything_leaves_the_history_and_the_signal():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("form", "cross"), [("per-prefix", "linear"), ("history-cached", "none"), ("history-cached", "softmax")]
+    ("form", "changes"),
+    [
+        ("per-prefix", {"cross_attention": "linear"}),
+        ("per-prefix", {"cross_attention": "softmax", "token_queries": True}),
+        ("history-cached", {"cross_attention": "none"}),
+        ("history-cached", {"cross_attention": "softmax"}),
+        ("history-cached", {"objective": Objective(self_conditioning=True)}),
+    ],
 )
-def test_loss_and_gradient(form, cross):
-    model = variant(form, cross_attention=cross)
+def test_loss_and_gradient(form, changes):
+    model = variant(form, **changes)
     batch = random_batch(form)
     total, gradient = loss_and_gradient(model, parameters(model), batch)
     assert np.isfinite(total)
@@ -263,7 +273,6 @@ def plain_loss():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"noise": Noise("none")},
         {"noise": Noise("independent")},
         {"visibility": "uncertain"},
         {"visibility": "learned"},
@@ -271,7 +280,8 @@ def plain_loss():
         {"objective": Objective(prediction="velocity")},
         {"objective": Objective(noise_power=2.0)},
         {"objective": Objective(target_dropout=0.5)},
-        {"objective": Objective(own_estimate=0.5, self_conditioning=True)},
+        {"objective": Objective(own_estimate=0.5)},
+        {"objective": Objective(self_conditioning=True)},
         {"objective": Objective(unit_scale=True)},
     ],
 )
@@ -280,6 +290,20 @@ def test_every_option_changes_the_loss_and_keeps_it_finite(changes, plain_loss):
     total = jax.jit(model.loss)(parameters(model), random_batch("history-cached"), KEY).total
     assert np.isfinite(total)
     assert abs(total - plain_loss) > 1e-3
+
+
+@pytest.mark.parametrize(("visibility", "form"), [("fixed", "history-cached"), ("uncertain", "per-prefix")])
+def test_a_layer_norm_takes_the_shared_offset_away_where_all_channels_are_seen_alike(visibility, form):
+    """Ten times the offset, the same draws: no other loss with one scale for all channels, another with several."""
+    quiet = variant(form, visibility=visibility, dropout_rate=0.0, input_dropout_rate=0.0)
+    loud = dataclasses.replace(quiet, noise=Noise("shared", 1.0))
+    totals = [
+        jax.jit(model.loss)(parameters(quiet), random_batch(form), KEY).total for model in (quiet, loud)
+    ]
+    if visibility == "fixed":
+        np.testing.assert_allclose(totals[0], totals[1], rtol=1e-5)
+    else:
+        assert abs(totals[0] - totals[1]) > 1e-3
 
 
 def test_a_hidden_target_still_takes_part_in_the_conversion():
@@ -369,6 +393,10 @@ def test_protocol():
         ({"visibility": "hidden"}, "visibility is 'hidden'"),
         ({"form": "history-cached", "target_layers": 0}, "target_layers must be at least 1"),
         ({"objective": Objective(history_loss=1.0)}, "history_loss needs form='history-cached'"),
+        ({"start_from_history": False}, "start_from_history=False needs form='history-cached'"),
+        ({"target_layers": 2}, "target_layers is 2, and needs form='history-cached'"),
+        ({"token_queries": True, "cross_attention": "none"}, "token_queries=True needs a cross_attention"),
+        ({"token_queries": True, "form": "history-cached"}, "token_queries=True is of form='per-prefix'"),
         ({"eta": -1.0}, "eta is -1.0"),
         ({"width": 6}, "width 6 is not divisible by num_heads 4"),
     ],
@@ -381,10 +409,11 @@ def test_errors(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prediction": "score"}, "prediction is 'score'"),
+        ({"prediction": "noise"}, "prediction is 'noise'"),
         ({"target_dropout": 1.5}, "target_dropout is 1.5"),
         ({"own_estimate": -0.1}, "own_estimate is -0.1"),
         ({"noise_power": -1.0}, "noise_power is -1.0"),
+        ({"history_loss": float("nan")}, "history_loss is nan"),
     ],
 )
 def test_objective_errors(changes, message):
