@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jaxrec.config import Config, config_to_json, differences
+from jaxrec.config import Config, config_from_json, config_to_json, differences
 
 CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = (
     "config.json",
@@ -66,11 +66,15 @@ def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
 
 
 def _stored(path: Path) -> dict[str, Any]:
-    """A card or config as it was written, settings of the evaluation that are newer at their defaults."""
+    """A card or config as it was written; in a config, settings newer than the file stand at their defaults."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    if path.name == CONFIG:
-        content["evaluation"] = {**config_to_json(Config())["evaluation"], **content.get("evaluation", {})}
-    return content
+    if path.name != CONFIG:
+        return content
+    try:
+        return config_to_json(config_from_json(content))
+    except ValueError:  # a setting or class that there is no more: a difference to be told, not an error
+        evaluation = {**config_to_json(Config())["evaluation"], **content.get("evaluation", {})}
+        return {**content, "evaluation": evaluation}
 
 
 def check_free(workdir: Path, config: Config, card: dict[str, Any]) -> None:

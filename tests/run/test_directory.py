@@ -100,11 +100,16 @@ def test_another_metric_of_selection_is_refused_and_other_cutoffs_are_not(run, s
     assert not {"hr@5", "hr@20"} & result.keys()
 
 
-def test_a_directory_from_before_there_were_cutoffs_goes_on(run, split, tmp_path):
+def test_a_directory_from_before_there_were_some_settings_goes_on(run, split, tmp_path):
     shutil.copytree(run.workdir, tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     content = json.loads(path.read_text())
     del content["evaluation"]["cutoffs"], content["evaluation"]["select_by"]
+    del (
+        content["model"]["rematerialise"],
+        content["train"]["random_bits"],
+        content["optimizer"]["step_factor"],
+    )
     path.write_text(json.dumps(content))
     again = jaxrec.fit(small_config(), split, tmp_path / "run")
     assert again.training_seconds == run.training_seconds
@@ -112,6 +117,16 @@ def test_a_directory_from_before_there_were_cutoffs_goes_on(run, split, tmp_path
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     (tmp_path / "run" / "metrics.jsonl").unlink()
     dataclasses.replace(again, workdir=None).save(tmp_path / "run")
+
+
+def test_a_setting_that_there_is_no_more_is_told(run, split, tmp_path):
+    shutil.copytree(run.workdir, tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    content = json.loads(path.read_text())
+    content["model"]["depth"] = 3
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"another configuration \(model.depth: 3 there, None here\)"):
+        jaxrec.fit(small_config(), split, tmp_path / "run")
 
 
 @pytest.mark.parametrize(("decay", "refused"), [("cosine", True), ("linear", True), ("step", False)])
