@@ -6,10 +6,11 @@ The file is what ``jax.export`` serialises: the program with the weights inside.
     program = jax.export.deserialize(bytearray(open("demo.jaxexport", "rb").read()))
     items, scores = program.call(histories, exclude, np.uint32(0))
 
-``histories`` int32 ``[B, L]`` (right-aligned, 0 is padding), ``exclude`` int32 ``[B, S]`` (0 is nothing), a
-seed for stochastic models; B and S are free, L is the model's window. It gives items int32 ``[B, K]`` (0 where
-nothing was left) and scores float32. Ids are internal; the file with the ending ``.items.csv`` beside it has
-the external ones, ``item,item_id`` a line. An empty history gets the most popular items.
+``histories`` int32 ``[B, L]`` (right-aligned, 0 is padding), ``exclude`` int32 ``[B, S]`` (0 is nothing), a seed
+for stochastic models: that of the run's config gives the run's own lists (of one sample). B and S are free, L is the
+model's window. It gives items int32 ``[B, K]`` (0 where nothing was left) and scores float32. Ids are internal; the
+file with the ending ``.items.csv`` beside it has the external ones, ``item,item_id`` a line. An empty history gets the
+most popular items.
 
 Memory: beside the weights, scores for ``ROWS_AT_ONCE`` items a history exist at once, however large the catalogue.
 The batch is not known when the program is made, so the number is fixed by the platforms it is for. What else jaxrec

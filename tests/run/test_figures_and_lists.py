@@ -17,6 +17,7 @@ from jaxrec.config import EvaluationConfig
 from jaxrec.lists.bulk import pad_candidates, popular_items, trained_items
 from jaxrec.lists.recommending import _recommend
 from jaxrec.metrics.significance import paired_test
+from jaxrec.models.diffurec import DiffuRecRecommender
 from jaxrec.models.encoder import EncoderRecommender
 from jaxrec.nn.refinement import Refined
 from jaxrec.nn.vae_attention import VaeAttention
@@ -250,6 +251,20 @@ def test_export_runs_without_the_model(run, tmp_path):
     expected = run.recommend([[]], k=5)
     assert [to_external[int(item)] for item in found[-1]] == expected["item_id"].to_list()
     np.testing.assert_allclose(scores[-1], expected["score"], rtol=1e-6)
+
+
+def test_an_exported_model_that_draws_gives_the_lists_of_its_run_for_the_seed_of_its_run(run, tmp_path):
+    sizes = {"num_items": run.recommender.num_items, "max_length": 8, "width": 16, "num_layers": 1}
+    model = DiffuRecRecommender(**sizes, uncertainty=1.0, num_inference_steps=2)
+    config = dataclasses.replace(run.config, model=model, seed=3)
+    drawing_run = dataclasses.replace(run, recommender=model, params=drawn_params(model), config=config)
+    path = drawing_run.export(tmp_path / "drawing.jaxexport", k=5, platforms=("cpu",))
+    program = jax.export.deserialize(bytearray(path.read_bytes()))
+    items = np.array([[0, 0, 0, 0, 0, 3, 5, 8]], np.int32)
+    history = run.catalogue.item_ids.external(items[0, -3:] - 1).to_list()
+    expected = drawing_run.recommend([history], k=5)["score"]
+    np.testing.assert_allclose(program.call(items, items, np.uint32(3))[1][0], expected, rtol=1e-4)
+    assert np.abs(program.call(items, items, np.uint32(0))[1][0] - expected.to_numpy()).max() > 1e-2
 
 
 def test_export_finds_out_first_whether_it_can_write(run, tmp_path, monkeypatch):
