@@ -147,8 +147,8 @@ def diffurecsys() -> Config:
 
     Its weight decay is an L2 term of Adam, as in the authors' code, but leaves biases and norms alone. The
     checkpoint is chosen with seen items excluded, as everywhere here, unless it is trained with
-    ``--evaluation.no-exclude-seen``. On Amazon Beauty its cross-attention did harm in our reading, with one block; see
-    ``diffurecsys-cached`` for the form that we recommend.
+    ``--evaluation.no-exclude-seen``. On Amazon Beauty its cross-attention did harm, with one block, and little of it
+    with ``--model.token-queries``; see ``diffurecsys-cached`` for the form that we recommend.
 
     Command: ``python experiments/train.py --preset diffurecsys --data FILE``
     """
