@@ -75,7 +75,7 @@ def test_rows_are_the_runs_evaluations(run, split, tmp_path, capsys):
     [
         (("--steps", "1,two"), ("--steps '1,two'", "numbers")),
         (("--samples", "0"), ("--samples '0'", "none below 1")),
-        (("--steps", "33"), ("33 steps", "between 1 and the 32")),
+        (("--steps", "33"), ("33 reverse steps", "between 1 and the 32")),
         (("--samplers", "euler"), ("'euler'", "'ddpm' or 'ddim'")),
     ],
 )
