@@ -33,8 +33,7 @@ def sasrec() -> Config:
     """SASRec (Kang, McAuley 2018, arXiv 1808.09781) with the full softmax instead of one negative.
 
     Weight decay, also of the item table, and the cosine decay were chosen on Amazon Beauty's validation part.
-    Expect a test NDCG@10 of 0.056 to 0.057 there, seen items excluded, after 11 minutes on 2 idle CPU
-    cores.
+    Expect a test NDCG@10 of 0.056 to 0.057 there, seen items excluded, after 11 minutes on 2 CPU cores, if idle.
 
     Command: ``python experiments/train.py --preset sasrec --data FILE``
     """

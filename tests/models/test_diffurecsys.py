@@ -273,6 +273,7 @@ def plain_loss():
 @pytest.mark.parametrize(
     "changes",
     [
+        {"noise": Noise("none")},
         {"noise": Noise("independent")},
         {"visibility": "uncertain"},
         {"visibility": "learned"},
@@ -282,6 +283,7 @@ def plain_loss():
         {"objective": Objective(target_dropout=0.5)},
         {"objective": Objective(own_estimate=0.5)},
         {"objective": Objective(self_conditioning=True)},
+        {"objective": Objective(own_estimate=0.5, self_conditioning=True)},
         {"objective": Objective(unit_scale=True)},
     ],
 )
@@ -409,6 +411,7 @@ def test_errors(changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"prediction": "score"}, "prediction is 'score'"),
         ({"prediction": "noise"}, "prediction is 'noise'"),
         ({"target_dropout": 1.5}, "target_dropout is 1.5"),
         ({"own_estimate": -0.1}, "own_estimate is -0.1"),
