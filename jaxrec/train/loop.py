@@ -25,6 +25,7 @@ from jaxrec.devices import processes
 from jaxrec.devices.sharding import WHOLE, place
 from jaxrec.metrics import SELECTION_METRIC
 from jaxrec.recommender import Recommender
+from jaxrec.train.averaging import params_to_rank
 from jaxrec.train.checkpoint import Checkpoints, shapes_of
 from jaxrec.train.feed import make_feed
 from jaxrec.train.logging import Reporter, Silent
@@ -245,7 +246,7 @@ class Trainer:
         )
         score = None
         if self.evaluate is not None:
-            found = self.evaluate(self.state.params)
+            found = self.evaluate(params_to_rank(self.state))
             metrics = processes.from_main({name: float(value) for name, value in found.items()})
             score = metrics[self.select_by]
             better = score > progress.best_score
@@ -270,11 +271,11 @@ class Trainer:
 
     def _best_params(self) -> tuple[Params, int]:
         if self.progress.best_score < 0 or self.checkpoints.best_step() in (None, self.step):
-            return self.state.params, self.step
+            return params_to_rank(self.state), self.step
         shapes = shapes_of(self.state)
         jax.tree.map(lambda leaf: leaf.delete(), self.state)  # room for the best one
         self.state, step = self.checkpoints.restore_best(shapes)
-        return self.state.params, step
+        return params_to_rank(self.state), step
 
 
 __all__ = ["Trainer"]

@@ -1,4 +1,4 @@
-"""The optimizer of a run: Adam with weight decay in two forms, warm-up, decay and clipping, from optax."""
+"""The optimizer of a run: Adam with weight decay in two forms, warm-up, decay, clipping, averaging, from optax."""
 
 import dataclasses
 from typing import Literal
@@ -7,6 +7,7 @@ import jax
 import optax
 
 from jaxrec.choices import check_choices
+from jaxrec.train.averaging import with_average
 from jaxrec.train.gradients import clip_by_norm
 from jaxrec.typing import Params
 
@@ -38,6 +39,9 @@ class OptimizerConfig:
         clip.
       b1: decay rate of Adam's running mean of gradients, 0 to 1.
       b2: decay rate of Adam's running mean of squared gradients, 0 to 1.
+      ema_decay: where above 0, an exponential moving average of the parameters is kept, which is what is evaluated
+        and returned; this is the share of it that a step keeps, so that about the last 1 / (1 - ``ema_decay``) steps
+        count. It takes the memory of the parameters once more. 0: none.
     """
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -52,6 +56,7 @@ class OptimizerConfig:
     clip_norm: float = 0.0
     b1: float = 0.9
     b2: float = 0.98
+    ema_decay: float = 0.0
 
     def __post_init__(self):
         check_choices(self)
@@ -60,6 +65,8 @@ class OptimizerConfig:
         for name in ("warmup_steps", "weight_decay", "clip_norm", "final_fraction"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
 
 
 def learning_rate_schedule(
@@ -118,8 +125,8 @@ def make_optimizer(
         case "adamw":
             update = optax.adamw(schedule, **moments, weight_decay=config.weight_decay, mask=mask)
     if config.clip_norm:
-        return optax.chain(clip_by_norm(config.clip_norm), update)
-    return update
+        update = optax.chain(clip_by_norm(config.clip_norm), update)
+    return with_average(update, config.ema_decay) if config.ema_decay else update
 
 
 __all__ = ["LearningRateDecay", "OptimizerConfig", "decayed", "learning_rate_schedule", "make_optimizer"]

@@ -16,6 +16,7 @@ from jaxrec.presets import PRESETS, preset
 
 pytestmark = pytest.mark.slow
 ROWS, WIDTH, PARTS = 256, 16, 4  # of the state's tables, split 2x4
+TABLES = 2 * 4  # means and covariances: parameters, two moments and the average
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +30,17 @@ def test_initial_values_are_those_of_one_device(state):
         assert_arrays_equal(below(state, f"initial/{way}"), below(state, "initial/one"), rtol=0, atol=0)
 
 
-def test_tables_and_their_moments_are_split_and_nothing_else(state):
+def test_tables_their_moments_and_averages_are_split_and_nothing_else(state):
     shards = below(state, "shards")
     tables = {name: shapes for name, shapes in shards.items() if "_embedding']['table']" in name}
-    assert len(tables) == 2 * 3  # means and covariances: parameters and two moments
+    assert len(tables) == TABLES
     for name, shapes in shards.items():
         part = [ROWS // PARTS, WIDTH] if name in tables else shapes[0]
         np.testing.assert_array_equal(shapes, [shapes[0], part], err_msg=name)
 
 
 def test_memory_falls_with_the_devices_that_share_the_table(state):
-    tables = 2 * 3 * ROWS * WIDTH * 4
+    tables = TABLES * ROWS * WIDTH * 4
     whole, split = int(state["bytes/8x1"]), int(state["bytes/2x4"])
     assert whole - split == tables - tables // PARTS
 

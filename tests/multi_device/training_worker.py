@@ -50,7 +50,9 @@ SMALL = {
 }
 SGD = OptimizerConfig(name="sgd", learning_rate=0.2, warmup_steps=0)  # Adam would hide a wrong scale
 CLIPPED = dataclasses.replace(SGD, clip_norm=0.3)
-ADAM = OptimizerConfig(learning_rate=0.01, warmup_steps=0, weight_decay=0.1, decay_embeddings=True)
+ADAM = OptimizerConfig(
+    learning_rate=0.01, warmup_steps=0, weight_decay=0.1, decay_embeddings=True, ema_decay=0.5
+)
 LAYOUTS = {
     "one": ParallelConfig(devices=1),
     "8x1": ParallelConfig(),

@@ -63,6 +63,7 @@ def make_trainer(
     reporter=None,
     source="grain",
     row_multiple=8,
+    ema_decay=0.0,
 ):
     lengths = np.random.default_rng(0).integers(3, 20, 60)
     items, offsets = make_log(lengths)
@@ -82,7 +83,7 @@ def make_trainer(
             patience=patience,
             batch_source=source,
         ),
-        OptimizerConfig(learning_rate=1e-2),
+        OptimizerConfig(learning_rate=1e-2, ema_decay=ema_decay),
         checkpoints=Checkpoints(directory),
         evaluate=evaluate,
         seed=3,
@@ -156,6 +157,31 @@ def test_early_stopping_returns_the_best(tmp_path):
     assert [record["best"] for record in recorder.evaluations] == [True, True, False, False, False]
     np.testing.assert_array_equal(result.params["item_embedding"]["table"], tables[1])
     assert result.step == recorder.evaluations[1]["step"]
+
+
+@pytest.mark.parametrize("best", [0, 1])
+def test_with_ema_decay_the_average_is_evaluated_and_returned(tmp_path, best):
+    """After the first epoch (a checkpoint read back) and after the last one."""
+    tables, moved = [], []
+
+    def evaluate(params):
+        tables.append(np.asarray(params["item_embedding"]["table"]))
+        moved.append(np.asarray(trainer.state.params["item_embedding"]["table"]))
+        return {"ndcg@10": 0.5 if len(tables) == best + 1 else 0.1 * len(tables)}
+
+    trainer = make_trainer(tmp_path / "run", epochs=2, evaluate=evaluate, ema_decay=0.9)
+    result = trainer.run()
+    trainer.checkpoints.close()
+    np.testing.assert_array_equal(result.params["item_embedding"]["table"], tables[best])
+    for average, last in zip(tables, moved, strict=True):
+        assert np.abs(average - last).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_two_halves_make_a_whole_average(tmp_path):
+    whole = run(tmp_path / "whole", epochs=4, ema_decay=0.9)
+    run(tmp_path / "halves", epochs=2, ema_decay=0.9)
+    assert_same(whole.params, run(tmp_path / "halves", epochs=4, ema_decay=0.9).params)
 
 
 # Orbax leaves coroutines behind when a read fails; Python reports them when it next collects garbage.
