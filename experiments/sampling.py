@@ -95,6 +95,8 @@ class ReverseProcess:
             "num_inference_steps": self.steps,
             "uncertainty": self.uncertainty,
         }
+        if self.sampler == "ddpm":
+            changes["eta"] = 0.0  # which only the run's own sampler, ddim, has a use for
         return dataclasses.replace(run, recommender=dataclasses.replace(run.recommender, **changes))
 
 

@@ -64,7 +64,7 @@ class Sampler:
       variance: DDPM's step variance: ``"beta"`` (β), ``"posterior"`` (β̃), or ``"auto"``: β where all T steps are
         taken, as in DiffuRec, and β̃ where some are left out. The β of a long stride is nearly 1, so that the last steps
         would see far more noise than the forward process has there; with β̃ they see what it has.
-      eta: DDIM's share of noise: 0 is deterministic after x_T, 1 is DDPM with the posterior variance.
+      eta: DDIM's share of noise (DDPM wants 0): 0 is deterministic after x_T, 1 is DDPM with the posterior variance.
     """
 
     process: GaussianProcess = dataclasses.field(default_factory=GaussianProcess)
@@ -82,6 +82,15 @@ class Sampler:
             )
         if not 0.0 <= self.eta <= 1.0:
             raise ValueError(f"the sampler's eta is {self.eta}, but must lie between 0 and 1")
+        if self.kind == "ddpm" and self.eta:
+            raise ValueError(
+                f"the sampler's eta is {self.eta}, but acts with ddim alone, not with ddpm; leave it at 0"
+            )
+        if self.kind == "ddim" and self.variance != "auto":
+            raise ValueError(
+                f"the sampler's variance is {self.variance!r}, but acts with ddpm alone, not with ddim; leave it at"
+                " 'auto', and set eta"
+            )
         if self.num_steps is not None and not 1 <= self.num_steps <= self.process.num_steps:
             raise ValueError(
                 f"the sampler has {self.num_steps} reverse steps (num_steps, a model's num_inference_steps), but must"

@@ -191,3 +191,10 @@ def test_errors():
         Sampler(PROCESS, "ddim", eta=2.0)
     with pytest.raises(ValueError, match="variance"):
         Sampler(PROCESS, variance="learned")
+
+
+def test_what_the_other_kind_alone_uses_is_refused():
+    with pytest.raises(ValueError, match="eta is 0.5, but acts with ddim alone"):
+        Sampler(PROCESS, "ddpm", eta=0.5)
+    with pytest.raises(ValueError, match="variance is 'beta', but acts with ddpm alone"):
+        Sampler(PROCESS, "ddim", variance="beta")

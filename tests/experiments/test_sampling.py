@@ -70,6 +70,14 @@ def test_rows_are_the_runs_evaluations(run, split, tmp_path, capsys):
     assert "python experiments/sampling.py --workdir diffurec-small --steps 4,32" in table
 
 
+def test_the_share_of_noise_of_a_run_is_for_ddim_alone(run):
+    recommender = dataclasses.replace(run.recommender, sampler_kind="ddim", eta=0.5)
+    noisy = dataclasses.replace(run, recommender=recommender)
+    process = experiment("sampling").ReverseProcess
+    for sampler, eta in (("ddpm", 0.0), ("ddim", 0.5)):
+        assert process(sampler, 4, 1, 0.5).of(noisy).recommender.eta == eta
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
