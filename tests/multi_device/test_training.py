@@ -28,7 +28,7 @@ def equal(tmp_path_factory):
     ],
 )
 def test_equal_to_one_device(equal, model, way):
-    """Losses, norms of the gradient, weights and parameters, after six steps of plain SGD.
+    """Losses, norms of the gradient, weights and parameters, after six steps of plain SGD; AWRSR's average too.
 
     By ``jit`` over a mesh of data x model, and by ``pmap``; batches from the host, and cut on the devices.
     """

@@ -49,7 +49,7 @@ SMALL = {
     "uncertainty": 0.5,  # the presets' 0.001 would hide a wrong draw
 }
 SGD = OptimizerConfig(name="sgd", learning_rate=0.2, warmup_steps=0)  # Adam would hide a wrong scale
-CLIPPED = dataclasses.replace(SGD, clip_norm=0.3)
+CLIPPED = dataclasses.replace(SGD, clip_norm=0.3, ema_decay=0.5)
 ADAM = OptimizerConfig(
     learning_rate=0.01, warmup_steps=0, weight_decay=0.1, decay_embeddings=True, ema_decay=0.5
 )
@@ -160,7 +160,9 @@ def equal() -> dict[str, np.ndarray]:
         training = Training(model, way.split("-")[0], source, optimizer)
         if (name, way) == ("sasrec", "2x4"):  # which draws the parts of the table, too
             training.start()
-        results |= named(f"{name}/{way}", training.run(3).result())
+        training.run(3)
+        for part in ("params", "optimizer_state"):  # the latter holds AWRSR's average
+            results |= named(f"{name}/{way}", training.result(part))
         training.feed.close()
     for sizes, names in (((8,), ("data",)), ((4, 2), ("data", "model"))):
         results[f"counters/{len(sizes)}"] = counters_on_devices(sizes, names)
