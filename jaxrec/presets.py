@@ -128,9 +128,10 @@ def diffurec() -> Config:
     The paper does not exclude seen items: evaluate with ``--no-exclude-seen`` to compare. The checkpoint is chosen
     with seen items excluded, as everywhere here, unless it is trained with ``--evaluation.no-exclude-seen``.
 
-    Its 500 epochs need an accelerator. On a CPU let ``experiments/compare.py`` train ``diffurec-48-decay`` of
-    ``--variants experiments/studies/diffusion.json``: 48 epochs at three times the rate, with a weight decay of 0.02.
-    Expect HR@10 0.078 and NDCG@10 0.046 of it on Amazon Beauty, seen items included.
+    Its 500 epochs need an accelerator. On a CPU let ``experiments/compare.py`` train ``diffurec-48-average`` of
+    ``--variants experiments/studies/diffusion.json``: 48 epochs at three times the rate, with a weight decay of 0.02
+    and an average of the parameters (``optimizer.ema_decay`` 0.999). Expect HR@10 0.079 and NDCG@10 0.047 of it on
+    Amazon Beauty, seen items included.
 
     Command: ``python experiments/train.py --preset diffurec --data FILE``
     """
