@@ -44,7 +44,8 @@ def with_average(optimizer: optax.GradientTransformation, decay: float) -> optax
     def update(updates: Params, state: AverageState, params: Params) -> tuple[Params, AverageState]:
         updates, inner = optimizer.update(updates, state.inner, params)
         steps = state.steps + 1
-        share = (1 - decay) / (1 - jnp.float32(decay) ** steps)
+        kept = jnp.float32(decay)
+        share = (1 - kept) / (1 - kept**steps)
         average = optax.incremental_update(optax.apply_updates(params, updates), state.average, share)
         return updates, AverageState(average, steps, inner)
 

@@ -38,6 +38,12 @@ def test_the_average_is_the_weighted_mean_of_the_steps_so_far():
             np.testing.assert_allclose(found, np.tensordot(weights, values, 1), rtol=1e-5, err_msg=name)
 
 
+def test_of_one_step_it_is_that_step_also_where_float32_hardly_knows_the_decay_from_one():
+    state = trained(0.99999)[1]
+    for name, value in state.params.items():
+        np.testing.assert_allclose(params_to_rank(state)[name], value, rtol=1e-6, err_msg=name)
+
+
 def test_parameters_move_as_without_an_average():
     for averaged, plain in zip(trained(DECAY), trained(0.0), strict=True):
         jax.tree.map(np.testing.assert_array_equal, averaged.params, plain.params)
