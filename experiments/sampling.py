@@ -94,9 +94,8 @@ class ReverseProcess:
             "sampler_kind": self.sampler,
             "num_inference_steps": self.steps,
             "uncertainty": self.uncertainty,
+            "eta": run.recommender.eta if self.sampler == "ddim" else 0.0,  # ddpm has no use for it
         }
-        if self.sampler == "ddpm":
-            changes["eta"] = 0.0  # which only the run's own sampler, ddim, has a use for
         return dataclasses.replace(run, recommender=dataclasses.replace(run.recommender, **changes))
 
 

@@ -44,7 +44,8 @@ class TrainResult:
     """What training gives.
 
     Attributes:
-      params: of the best checkpoint by the validation metric (of the last step if nothing was evaluated).
+      params: of the best checkpoint by the validation metric (of the last step if nothing was evaluated); with
+        ``OptimizerConfig.ema_decay`` their average.
       step: optimizer steps at which they were taken.
       progress: the loop's record.
       interrupted: number of the signal (15 is SIGTERM, 2 is SIGINT) that ended training before its time,
