@@ -1,4 +1,4 @@
-"""A run's ``recommend`` as one compiled program for several platforms, that runs without jaxrec.
+"""A run's ``recommend`` as one compiled program for several platforms, that runs with jax and flatbuffers alone.
 
 The file is what ``jax.export`` serialises: the program with the weights inside. To use it::
 
@@ -10,7 +10,7 @@ The file is what ``jax.export`` serialises: the program with the weights inside.
 for stochastic models: that of the run's config gives the run's own lists (of one sample). B and S are free, L is the
 model's window. It gives items int32 ``[B, K]`` (0 where nothing was left) and scores float32. Ids are internal; the
 file with the ending ``.items.csv`` beside it has the external ones, ``item,item_id`` a line. An empty history gets the
-most popular items.
+most popular items, less those that it excludes.
 
 Memory: beside the weights, scores for ``ROWS_AT_ONCE`` items a history exist at once, however large the catalogue.
 The batch is not known when the program is made, so the number is fixed by the platforms it is for. What else jaxrec
@@ -29,7 +29,9 @@ import numpy as np
 
 from jaxrec import artifact
 from jaxrec.lists import recommend
-from jaxrec.lists.bulk import popular_items, trained_items
+from jaxrec.lists.bulk import trained_items
+from jaxrec.lists.recommending import best_items
+from jaxrec.lists.scoring import Catalogue, ChunkedScores
 from jaxrec.recommender import Recommender
 from jaxrec.typing import Array, Params
 
@@ -59,7 +61,8 @@ def exported_recommend(
     """
     params, recommender = jax.tree.map(np.asarray, params), _for_any_platform(recommender)
     allowed = trained_items(recommender, item_counts)
-    popular = popular_items(item_counts, k, None)
+    popularity = np.zeros((len(allowed), 1), np.float32)
+    popularity[: len(item_counts), 0] = item_counts / max(item_counts[1:].sum(), 1)
     chunk = ROWS_AT_ONCE["cpu" if set(platforms) == {"cpu"} else "accelerator"]
 
     def program(items: Array, exclude: Array, seed: Array) -> tuple[Array, Array]:
@@ -73,8 +76,15 @@ def exported_recommend(
             allowed=jnp.asarray(allowed),
             chunk=chunk,
         )
-        empty = ~jnp.any(items > 0, axis=1, keepdims=True)
-        return jnp.where(empty, popular.items, lists.items), jnp.where(empty, popular.scores, lists.scores)
+        empty = ~jnp.any((items > 0) & (items <= recommender.num_items), axis=1, keepdims=True)
+
+        def popular_where_empty() -> tuple[Array, Array]:
+            shares = Catalogue(jnp.asarray(popularity), recommender.num_items, jnp.asarray(allowed))
+            asked = jnp.ones((items.shape[0], 1))
+            popular = best_items(ChunkedScores(asked, shares, exclude, chunk), k)
+            return jnp.where(empty, popular.items, lists.items), jnp.where(empty, popular.scores, lists.scores)
+
+        return jax.lax.cond(jnp.any(empty), popular_where_empty, lambda: (lists.items, lists.scores))
 
     batch, seen = jax.export.symbolic_shape("batch, seen")
     return jax.export.export(jax.jit(program), platforms=platforms)(

@@ -28,3 +28,18 @@ def test_scores_of_the_whole_catalogue_never_exist_at_once(monkeypatch, platform
     found, scores = program.call(items, items, np.uint32(0))
     assert_array_equal(found, expected.items)
     assert_array_equal(scores, expected.scores)
+
+
+def test_an_empty_history_gets_popular_items_but_those_that_it_excludes():
+    params = np.asarray(BAG.init(jax.random.key(0)))
+    program = export.exported_recommend(BAG, params, COUNTS, k=3, platforms=("cpu",))
+    items, exclude = np.zeros((3, 6), np.int32), np.zeros((3, 2), np.int32)
+    exclude[1] = 13, 6
+    items[2, -2:] = 17, 40
+    found, scores = program.call(items, exclude, np.uint32(0))
+    assert_array_equal(found[:2], [[6, 13, 20], [20, 27, 34]])  # the first with six interactions each
+    np.testing.assert_allclose(scores[:2], 6 / COUNTS.sum(), rtol=1e-6)
+    allowed = COUNTS > 0
+    assert_array_equal(found[2:], recommend(BAG, params, items[2:], k=3, allowed=allowed).items)
+    unknown = np.full((3, 6), 5000, np.int32)
+    assert_array_equal(program.call(unknown, exclude, np.uint32(0))[0][0], [6, 13, 20])

@@ -30,7 +30,7 @@ from jaxrec.devices.sharding import (
 )
 from jaxrec.lists.scoring import Catalogue, ChunkedScores, exclude_places, map_rows, query_scores
 from jaxrec.lists.topk import merge_parts, merge_top_k, top_k
-from jaxrec.recommender import Recommender, drawing
+from jaxrec.recommender import Recommender, drawing, table_rows
 from jaxrec.typing import Array, Params, PRNGKey
 
 CANDIDATE_BYTES = 2**26
@@ -148,13 +148,14 @@ def _recommend(recommender, settings, params, items, key, exclude, candidates, a
       recommender: the model.
       settings: what else is static.
       params: its parameters.
-      items: ``[B, L]`` int32 histories.
+      items: ``[B, L]`` int32 histories; ids that are no item are padding.
       key: random key of the draws; ``None`` for models that draw nothing.
       exclude: ``[B, S]`` int32 items to leave out, or ``None``.
       candidates: ``[C]`` or, each row's own, ``[B, C]`` int32, or ``None`` for all items.
       allowed: ``[V]`` bool rows of the catalogue that may be recommended, or ``None``.
     """
     key = jax.random.key(0) if key is None else key
+    items = jnp.where((items > 0) & (items <= recommender.num_items), items, 0)
     mesh, rows = settings.mesh, items.shape[0]
     if mesh is None:
         samples = sample_queries(recommender, params, items, key, settings.num_samples)
@@ -236,14 +237,17 @@ def recommend(
     Args:
       recommender: the model.
       params: its parameters.
-      items: ``[B, L]`` int32 histories, right-aligned, 0 is padding, L at most ``recommender.max_length``.
+      items: ``[B, L]`` int32 histories, right-aligned, 0 is padding, L at most ``recommender.max_length``. An id that
+        is no item is an error in a numpy array; in one that lies on a device it cannot be looked at without waiting
+        for it, and is padding.
       k: length of the lists.
       key: random key, for a stochastic recommender; ``None`` is ``jax.random.key(0)``. The same key gives a history the
         same list in any batch.
       exclude: ``[B, S]`` int32 items to leave out of each row's list, 0 is nothing: the whole history,
         also where it is longer than L.
       candidates: int32, the only items to choose from: ``[C]`` for all rows, or ``[B, C]``.
-      allowed: ``[V]`` bool, items that may be recommended at all (those that were trained, say).
+      allowed: bool, items that may be recommended at all (those that were trained, say), by id: ``[num_items + 1]``
+        or as long as the item table.
       num_samples: draws of the query that are averaged, of a recommender that can draw; 1 asks one that draws on
         request only (``VaeAttention``) for its mean.
       with_spread: whether to return the standard deviation of the scores over the samples.
@@ -253,7 +257,7 @@ def recommend(
         calls); lists come back whole on every device.
 
     Raises:
-      ValueError: if ``k``, ``num_samples``, a shape or the mesh is out of range.
+      ValueError: if ``k``, ``num_samples``, an id of ``items``, a shape or the mesh is out of range.
     """
     items = _as_ids("items", items, (2,))
     if k < 1:
@@ -270,6 +274,9 @@ def recommend(
     for name, array in (("exclude", exclude), ("candidates", candidates)):
         if array is not None and array.ndim == 2 and array.shape[0] != items.shape[0]:
             raise ValueError(f"{name} has {array.shape[0]} rows for {items.shape[0]} histories")
+    if isinstance(items, np.ndarray):
+        _check_ids(items, recommender.num_items)
+    allowed = None if allowed is None else _as_mask(allowed, recommender.num_items)
     mesh = several_devices(mesh)
     if mesh is not None:
         params = place_params(params, mesh)
@@ -292,6 +299,31 @@ def _as_ids(name: str, array: Array, dimensions: tuple[int, ...]) -> Array:
             f" and type {array.dtype}"
         )
     return array
+
+
+def _check_ids(items: np.ndarray, num_items: int) -> None:
+    """Refuses histories with ids that are no item of the catalogue."""
+    wrong = items[(items < 0) | (items > num_items)]
+    if wrong.size:
+        raise ValueError(
+            f"items has the id {wrong[0]}, but the model's items have the ids 1 to {num_items}, and 0 is padding; for ids"
+            " of your own there is run.recommend"
+        )
+
+
+def _as_mask(allowed: Array, num_items: int) -> Array:
+    """``allowed`` as long as the item table, ``[V]``."""
+    allowed, rows = allowed if hasattr(allowed, "dtype") else np.asarray(allowed), table_rows(num_items)
+    shape, kind = jnp.shape(allowed), allowed.dtype
+    if shape not in ((rows,), (num_items + 1,)) or kind != bool:
+        raise ValueError(
+            f"allowed must be a row of bool, one for each id from 0 to {num_items}"
+            f" ({num_items + 1}, or {rows} as the item table), it has shape {shape} and type {kind}"
+        )
+    if shape == (rows,):
+        return allowed
+    pad = np.pad if isinstance(allowed, np.ndarray) else jnp.pad
+    return pad(allowed, (0, rows - num_items - 1))
 
 
 __all__ = ["TopK", "best_candidates", "best_items", "recommend", "sample_queries"]

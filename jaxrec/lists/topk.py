@@ -31,7 +31,7 @@ def top_k(scores: Array, k: int) -> tuple[Array, Array]:
         return jax.lax.top_k(scores, k)
     if width % BLOCK:
         scores = jnp.pad(scores, ((0, 0), (0, -width % BLOCK)), constant_values=-jnp.inf)
-    blocks = scores.reshape(rows, -1, BLOCK)
+    blocks = scores.reshape(rows, scores.shape[1] // BLOCK, BLOCK)
     _, best_blocks = jax.lax.top_k(jnp.max(blocks, axis=-1), k)
     best_blocks = jnp.sort(best_blocks, axis=-1)
     members = jnp.take_along_axis(blocks, best_blocks[..., None], axis=1).reshape(rows, k * BLOCK)

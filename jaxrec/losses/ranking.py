@@ -28,10 +28,10 @@ class BlockSizes(NamedTuple):
 
     Attributes:
       logits: cells of the largest block of logits.
-      shortest: fewest tokens in a block against the whole table; below it the table is cut into tiles.
+      shortest: fewest tokens in a block; where they are too many against the whole table, it is cut into tiles.
       longest: most tokens in a block.
       tile: tokens and rows of a tile.
-      sampled: tokens of a block against sampled candidates.
+      sampled: most tokens of a block against sampled candidates.
     """
 
     logits: int
@@ -144,7 +144,7 @@ class SampledSoftmaxLoss:
       in_batch: whether the batch's targets are candidates too.
       dtype: type of the matrix product's operands; sums are always float32.
       block: how many targets are compared with the candidates at once, their logits being computed again in the
-        backward pass; ``None`` chooses by device.
+        backward pass; ``None`` chooses by device and number of candidates.
     """
 
     num_negatives: int = 512
@@ -175,7 +175,9 @@ class SampledSoftmaxLoss:
             losses = jax.nn.logsumexp(jnp.concatenate([own[:, None], logits], axis=-1), axis=-1) - own
             return jnp.sum(jnp.where(weights != 0, losses, 0.0) * weights)
 
-        block = min(self.block or _block_sizes().sampled, query.shape[0])
+        sizes = _block_sizes()
+        fitting = max(sizes.logits // ids.shape[0], sizes.shortest)
+        block = min(self.block or min(sizes.sampled, fitting), query.shape[0])
         blocks = [_blocks(array, block) for array in (query, targets, weights)]
         totals = jax.lax.map(lambda arrays: jax.checkpoint(block_total)(*arrays), blocks)
         return jnp.sum(totals), jnp.sum(weights)

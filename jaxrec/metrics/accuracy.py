@@ -22,7 +22,8 @@ class Ranks(NamedTuple):
 
     Attributes:
       higher: ``[n]`` integers, items scored strictly higher.
-      equal: ``[n]`` integers, other items scored equal.
+      equal: ``[n]`` integers, other items scored equal; -1 where the target itself may not be ranked: it is in no list,
+        however short, and every metric is 0.
     """
 
     higher: np.ndarray
@@ -31,7 +32,7 @@ class Ranks(NamedTuple):
     @property
     def mean(self) -> np.ndarray:
         """``[n]`` float32 ranks from 0: strictly higher plus half of the equal."""
-        return (self.higher + 0.5 * self.equal).astype(np.float32)
+        return (self.higher + 0.5 * np.maximum(self.equal, 0)).astype(np.float32)
 
 
 def rank_targets(scores: np.ndarray, targets: np.ndarray) -> Ranks:
@@ -39,20 +40,20 @@ def rank_targets(scores: np.ndarray, targets: np.ndarray) -> Ranks:
 
     Args:
       scores: ``[n, V]``, -inf where a column may not be ranked.
-      targets: ``[n]`` columns of the targets. A target that may not be ranked comes after all others.
+      targets: ``[n]`` columns of the targets. A target that may not be ranked comes after all others, in no list.
     """
     scores = np.asarray(scores)
     own = np.take_along_axis(scores, np.asarray(targets)[:, None], axis=1)
-    equal = np.where(np.isneginf(own[:, 0]), 0, np.sum(scores == own, axis=1) - 1)
+    equal = np.where(np.isneginf(own[:, 0]), -1, np.sum(scores == own, axis=1) - 1)
     return Ranks(np.sum(scores > own, axis=1), equal)
 
 
 def _expectation(ranks: Ranks, gains: np.ndarray) -> np.ndarray:
-    """The mean of ``gains[place]`` over the places that each target may take; 0 beyond the array."""
+    """The mean of ``gains[place]`` over the places that each target may take; 0 beyond the array, and without a place."""
     sums = np.concatenate([[0.0], np.cumsum(gains)])
     first = np.minimum(ranks.higher, len(gains)).astype(np.int64)
     end = np.minimum(ranks.higher + ranks.equal + 1, len(gains)).astype(np.int64)
-    return (sums[end] - sums[first]) / (ranks.equal + 1)
+    return (sums[end] - sums[first]) / np.maximum(ranks.equal + 1, 1)
 
 
 def hits(ranks: Ranks, cutoff: int) -> np.ndarray:

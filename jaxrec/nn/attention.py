@@ -70,7 +70,7 @@ def masked_softmax(logits: Array, mask: Array) -> Array:
 def fused_mix(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
     """softmax(Q Kᵀ / √C) V in one operation; zeros where no key is allowed.
 
-    On an NVIDIA GPU, in half precision, it is cuDNN's flash attention, which never holds ``[B, H, L, M]``; elsewhere
+    On an NVIDIA GPU (Ampere or newer), in half precision, it is cuDNN's flash attention, which never holds ``[B, H, L, M]``; elsewhere
     XLA's own (``jax.nn.dot_product_attention``).
 
     Args:
@@ -84,8 +84,10 @@ def fused_mix(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
 
 
 def _flash_attention_takes(queries: Array, keys: Array) -> bool:
-    """Whether the device is an NVIDIA GPU and cuDNN's flash attention has a kernel for these shapes and types."""
-    half, nvidia = queries.dtype.itemsize == 2, "nvidia" in jax.devices()[0].device_kind.lower()
+    """Whether the device is an NVIDIA GPU of compute capability 8 or more, and cuDNN has a kernel for shapes and types."""
+    device = jax.devices()[0]
+    nvidia = "nvidia" in device.device_kind.lower() and float(getattr(device, "compute_capability", 0)) >= 8.0
+    half = queries.dtype.itemsize == 2
     even = queries.shape[1] % 2 == 0 and keys.shape[1] % 2 == 0
     return half and nvidia and even and queries.shape[-1] % 8 == 0 and queries.shape[-1] <= 128
 

@@ -165,7 +165,7 @@ def _own_vectors(catalogue: Catalogue, items: Array) -> Array:
 def count_competitors(scores: ChunkedScores, targets: Array) -> dict[str, Array]:
     """``higher`` and ``equal`` ``[B]`` int32: other items scored above, and equal to, each target.
 
-    A target that may not be ranked has all that may above it. Where the catalogue's rows are split, all parts
+    A target that may not be ranked has all that may above it, and -1 equal to it (``metrics.Ranks``). Where the catalogue's rows are split, all parts
     are counted.
     """
     axis = scores.catalogue.axis
@@ -191,7 +191,7 @@ def count_competitors(scores: ChunkedScores, targets: Array) -> dict[str, Array]
     higher, equal = scores.fold(count, (zeros, zeros))
     if axis is not None:
         higher, equal = jax.lax.psum((higher, equal), axis)
-    return {"higher": higher, "equal": jnp.where(jnp.isneginf(own[:, 0]), 0, equal - 1)}
+    return {"higher": higher, "equal": jnp.where(jnp.isneginf(own[:, 0]), -1, equal - 1)}
 
 
 __all__ = ["ListFacts", "RankSettings", "count_competitors", "rank_users", "sum_counts", "zero_counts"]

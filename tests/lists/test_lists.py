@@ -75,6 +75,40 @@ def test_padding_filling_and_forbidden_items_are_never_ranked(problem, chunk):
     check(lists, slow_lists(params, histories, 20, allowed=allowed))
 
 
+@pytest.mark.parametrize("chunk", [None, 128])
+def test_a_mask_of_the_items_may_be_as_long_as_the_item_counts(problem, chunk):
+    recommender, params, histories = problem
+    allowed = np.zeros(NUM_ITEMS + 1, bool)
+    allowed[-11:] = True
+    expected = slow_lists(params, histories, 10, allowed=np.pad(allowed, (0, len(params) - NUM_ITEMS - 1)))
+    for mask in (allowed, jnp.asarray(allowed)):
+        check(recommend(recommender, params, histories, k=10, allowed=mask, chunk=chunk), expected)
+
+
+def test_a_mask_of_other_items_is_refused(problem):
+    recommender, params, histories = problem
+    for mask in (np.ones(NUM_ITEMS, bool), np.ones((1, NUM_ITEMS + 1), bool), np.ones(NUM_ITEMS + 1)):
+        with pytest.raises(ValueError, match=rf"one for each id from 0 to {NUM_ITEMS} .* it has shape"):
+            recommend(recommender, params, histories, k=3, allowed=mask)
+
+
+def test_ids_that_are_no_item_are_refused_and_on_a_device_are_padding(problem):
+    recommender, params, histories = problem
+    wrong, without = np.array(histories), np.array(histories)
+    wrong[0, 0], without[0, 0] = NUM_ITEMS + 1, 0
+    for number in (NUM_ITEMS + 1, -3, 10**6):
+        wrong[0, 0] = number
+        with pytest.raises(ValueError, match=f"items has the id {number}, .* the ids 1 to {NUM_ITEMS}"):
+            recommend(recommender, params, wrong, k=3)
+        check(recommend(recommender, params, jnp.asarray(wrong), k=3), slow_lists(params, without, 3))
+
+
+def test_no_history_gives_no_list(problem):
+    recommender, params, histories = problem
+    for k in (3, 500):
+        assert recommend(recommender, params, histories[:0], k=k).items.shape == (0, k)
+
+
 @pytest.mark.parametrize("chunk", [None, 100])
 def test_lists_longer_than_what_is_left(problem, chunk):
     recommender, params, histories = problem

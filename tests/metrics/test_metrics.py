@@ -76,9 +76,12 @@ def test_a_constant_model_scores_as_chance():
     assert_allclose(values["mrr"], np.sum(1 / np.arange(1, 101)) / 100)
 
 
-def test_a_target_that_may_not_be_ranked_comes_last():
-    scores = np.array([[-np.inf, 0.5, -np.inf, 0.25, -np.inf]], np.float32)
-    assert_array_equal(rank_targets(scores, np.array([2])).mean, [2.0])
+def test_a_target_that_may_not_be_ranked_comes_last_and_is_in_no_list():
+    scores = np.array([[-np.inf, 0.5, -np.inf, 0.25, -np.inf], [-np.inf] * 5], np.float32)
+    ranks = rank_targets(scores, np.array([2, 2]))
+    assert_array_equal(ranks.mean, [2.0, 0.0])
+    for name, values in accuracy(ranks, (1, 10)).items():
+        assert_array_equal(values, 0.0, err_msg=name)
 
 
 def test_groups_by_history_length():
