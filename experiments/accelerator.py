@@ -3,10 +3,10 @@
     python experiments/accelerator.py --out results --beauty amazon-beauty.seq.txt.gz --ml-1m ml-1m.seq.txt.gz
 
 It needs jax; packages that are missing are installed from a folder of wheels (``--wheels``) into the folder of
-results, for such a machine often has no way out. Every stage has a limit of time. A stage that was finished is
-not run again, one that was cut off goes on: benchmarks by row, trainings from their checkpoints. ``--minutes``
-ends the whole in time, as on a machine that is rented by the hour; ``--pack`` then leaves one file to take along,
-and ``--unpack`` takes up from it elsewhere (without checkpoints: a training that was cut off starts anew).
+results, for such a machine often has no way out. Every stage has a limit of time. A stage that was finished with
+the same flags is not run again, one that was cut off goes on: benchmarks by row, trainings from their checkpoints.
+``--minutes`` ends the whole in time, as on a machine that is rented by the hour; ``--pack`` then leaves one file to
+take along, and ``--unpack`` takes up from it elsewhere (without checkpoints: a training that was cut off starts anew).
 ``--small`` does all of it at tiny sizes on the CPU, to see whether it runs.
 """
 
@@ -49,7 +49,8 @@ def main(argv: list[str]) -> int:
     ending = started + 60.0 * arguments.minutes if arguments.minutes else float("inf")
     state, worst = read_state(out), 0
     for stage in stages:
-        if state.get(stage.name, {}).get("finished") and not arguments.again:
+        before = state.get(stage.name, {})
+        if before.get("finished") and before.get("asked") == asked(stage, arguments) and not arguments.again:
             print(f"{stage.name}: finished before")
             continue
         left = ending - time.monotonic() - GRACE_SECONDS
@@ -146,7 +147,8 @@ def run_stage(stage: Stage, out: Path, limit_seconds: float, arguments: argparse
     """Runs the commands of a stage within the limit; their output goes into a file.
 
     Returns:
-      ``finished``, ``out_of_time``, ``codes`` of the commands that ran, ``seconds`` and ``limit_seconds``.
+      ``finished``, ``out_of_time``, ``codes`` of the commands that ran, ``seconds``, ``limit_seconds`` and what was
+      ``asked``.
     """
     path = out / LOGS / f"{stage.name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +170,14 @@ def run_stage(stage: Stage, out: Path, limit_seconds: float, arguments: argparse
     words = "finished" if finished else "out of time" if out_of_time else "a command failed, see its log"
     print(f"{stage.name}: {words} after {seconds / 60:.1f} min", flush=True)
     facts = {"finished": finished, "out_of_time": out_of_time, "codes": codes}
-    return {**facts, "seconds": round(seconds, 1), "limit_seconds": limit_seconds, "small": arguments.small}
+    facts |= {"seconds": round(seconds, 1), "limit_seconds": limit_seconds}
+    return {**facts, "asked": asked(stage, arguments)}
+
+
+def asked(stage: Stage, arguments: argparse.Namespace) -> list[str]:
+    """What a stage runs, wherever the results lie: finished with other data, seeds or sizes it is not finished."""
+    lines = [shlex.join(command).replace(str(arguments.out), "OUT") for command in stage.commands]
+    return ["small", *lines] if arguments.small else lines
 
 
 def environment(out: Path, small: bool) -> dict[str, str]:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -155,11 +156,18 @@ def _base_config(preset_name: str, config_file: str, workdir: str, source: str) 
     if preset_name and config_file:
         raise ValueError(f"--preset {preset_name} and --config {config_file} exclude each other; give one")
     if config_file:
-        return read_config(config_file), Path(config_file).stem
+        return read_config(config_file), _name_of(Path(config_file))
     if not preset_name and _is_run(workdir):
         return read_config(Path(workdir) / CONFIG), ""
     name = preset_name or (DEMO_PRESET if source in ("", SIMULATED) else DEFAULT_PRESET)
     return preset(name), name
+
+
+def _name_of(config_file: Path) -> str:
+    """What a run is called after whose config is a file: after that of another run, its directory, without the seed."""
+    if config_file.name != CONFIG:
+        return config_file.stem
+    return re.sub(r"-seed\d+$", "", config_file.resolve().parent.name) or config_file.stem
 
 
 def seen_excluded_in_run(argv: list[str]) -> bool:

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.dataset import missing
 from commands import shown_command, shown_path
 from comparison.members import RANDOM, Member, make_members
 from comparison.overview import markdown_overview
@@ -212,10 +213,11 @@ def write(console: Console, content: dict[str, Any], out: Path) -> Path:
     report = out.with_name(f"{out.name}.md")
     with artifact.writing(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
-        plots = draw_plots(content, out)
-        report.write_text(markdown_report(content, plots), encoding="utf-8")
         artifact.write_json(out.with_name(f"{out.name}.json"), content)
-    say(console, f"\nwritten to {escape(str(out))}.json, .md and -*.png")
+        plots = [] if missing(("matplotlib",)) else draw_plots(content, out)
+        report.write_text(markdown_report(content, plots), encoding="utf-8")
+    drawn = " and -*.png" if plots else "; no plots, as matplotlib is not installed"
+    say(console, f"\nwritten to {escape(str(out))}.json, .md{drawn}")
     return report
 
 

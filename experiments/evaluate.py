@@ -9,18 +9,17 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from arguments import AsInRun, seen_excluded_in_run
+from comparison.runs import deciding_settings
 from console import DownloadBar, keep_compiled_programs, make_console, run_script, say
 from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
-from run_data import source_of
+from run_data import load_again, source_of
 from tables import make_table, print_metrics, print_table
 
 import jaxrec
 from jaxrec import artifact
 from jaxrec.config import config_to_json
-from jaxrec.data.source import DataConfig, load_split
-from jaxrec.data.splits import Split
 from jaxrec.devices import distributed, processes
 from jaxrec.devices.distributed import DistributedConfig
 from jaxrec.models.popularity import PopularityRecommender
@@ -135,18 +134,6 @@ def check_recordable(run: jaxrec.Run) -> Path:
     return path
 
 
-def load_again(source: DataConfig, run: jaxrec.Run, bar: DownloadBar) -> Split:
-    """The data of a run; where its training's path leads nowhere, the error says whose path it is."""
-    try:
-        return load_split(source, progress=bar)
-    except FileNotFoundError as error:
-        if source.source != run.config.data.source:
-            raise
-        raise FileNotFoundError(
-            f"{error}: the run {run.workdir} was trained on it, so type this where that was, or give --data"
-        ) from error
-
-
 def record_result(folder: Path, run: jaxrec.Run, result: dict[str, Any]) -> Path:
     """Writes a result with what made its run; ``readme_tables.py`` reads it."""
     training = json.loads(check_recordable(run).read_text(encoding="utf-8"))
@@ -168,9 +155,17 @@ def record_result(folder: Path, run: jaxrec.Run, result: dict[str, Any]) -> Path
         "config": config,
         "result": result,
     }
+    path = folder / f"{name}.json"
+    if path.exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        if deciding_settings(old["config"]) != deciding_settings(config):
+            raise ValueError(
+                f"{path} holds the result of a run with other settings, {preset} by name as well; move it, or choose"
+                " another --record"
+            )
     with artifact.writing(folder, instead="choose another --record"):
-        artifact.write_json(folder / f"{name}.json", content)
-    return folder / f"{name}.json"
+        artifact.write_json(path, content)
+    return path
 
 
 def print_groups(console: Console, groups: dict[str, dict[str, Any]], cutoffs: tuple[int, ...]) -> None:

@@ -4,9 +4,12 @@ import dataclasses
 import json
 from pathlib import Path
 
+from console import DownloadBar
+
 import jaxrec
 from jaxrec.artifact_checks import DATA
-from jaxrec.data.source import DataConfig, moved
+from jaxrec.data.source import DataConfig, load_split, moved
+from jaxrec.data.splits import Split
 
 AS_GIVEN = DataConfig(source="", min_user=1, min_item=1)
 """The data section in the place of none: a log that is taken as it lies, split by leave-one-out."""
@@ -35,6 +38,19 @@ def source_of(run: jaxrec.Run, data: str) -> DataConfig:
     return dataclasses.replace(AS_GIVEN, source=data)
 
 
+def load_again(source: DataConfig, run: jaxrec.Run, bar: DownloadBar) -> Split:
+    """The data of a run; where its training's path leads nowhere, the error says whose path it is."""
+    try:
+        return load_split(source, progress=bar)
+    except (FileNotFoundError, ValueError) as error:
+        own = run.config.data is not None and source.source == run.config.data.source
+        if not own or Path(source.source).exists():
+            raise
+        raise type(error)(
+            f"{error}: the run {run.workdir} was trained on it, so type this where that was, or give --data"
+        ) from error
+
+
 def check_source(source: DataConfig, settings: Path) -> None:
     """Refuses settings without data, as those of a run fitted from Python are.
 
@@ -53,4 +69,4 @@ def check_source(source: DataConfig, settings: Path) -> None:
     )
 
 
-__all__ = ["AS_GIVEN", "check_source", "source_of"]
+__all__ = ["AS_GIVEN", "check_source", "load_again", "source_of"]

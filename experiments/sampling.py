@@ -15,13 +15,12 @@ from console import DownloadBar, keep_compiled_programs, make_console, run_scrip
 from plugins import Plugins
 from rich.console import Console
 from rich.markup import escape
-from run_data import source_of
+from run_data import load_again, source_of
 from tables import describe_protocol, make_table, print_table
 
 import jaxrec
 from jaxrec import artifact
 from jaxrec.config import config_to_json
-from jaxrec.data.source import load_split
 from jaxrec.data.splits import Split
 from jaxrec.models.denoising import DenoisingRecommender
 
@@ -128,7 +127,7 @@ def main(argv: list[str]) -> int:
     variants = [way.of(run) for way in ways]  # refuses what cannot be before any work
     source = source_of(run, arguments.data)
     with DownloadBar(console, source.source) as bar:
-        split = load_split(source, progress=bar)
+        split = load_again(source, run, bar)
     rows, card = [], {}
     for way, variant in zip(ways, variants, strict=True):
         row, card = measure(variant, way, split, arguments)
@@ -146,11 +145,19 @@ def main(argv: list[str]) -> int:
     show(console, content)
     if arguments.record:
         folder = Path(arguments.record)
-        path = folder / f"sampling-{card['data']}-{run.workdir.name}.json"
+        path = folder / f"sampling-{card['data']}-{run.workdir.name}{marks(arguments, run)}.json"
         with artifact.writing(folder):
             artifact.write_json(path, content)
         say(console, f"\nwritten to {escape(str(path))}")
     return 0
+
+
+def marks(arguments: SamplingArguments, run: jaxrec.Run) -> str:
+    """What tells the record of another part, or another treatment of seen items, from the usual one by its name."""
+    part = "" if arguments.split == "validation" else f"-{arguments.split}"
+    if arguments.exclude_seen == run.config.evaluation.exclude_seen:
+        return part
+    return f"{part}-seen-{'excluded' if arguments.exclude_seen else 'included'}"
 
 
 def reverse_processes(arguments: SamplingArguments, uncertainty: float) -> list[ReverseProcess]:

@@ -36,6 +36,7 @@ from jaxrec.artifact_checks import (
     METRICS,
     WEIGHTS,
     check,
+    check_end,
     check_free,
 )
 from jaxrec.config import Config, config_to_json, read_config
@@ -130,6 +131,28 @@ def keep_config(workdir: Path, config: Config) -> None:
             write_json(workdir / CONFIG, config_to_json(config))
 
     processes.on_main(write)
+
+
+def renew_metadata(workdir: Path, config: Config, log: "Interactions") -> None:
+    """Takes over titles and categories that a complete run's log did not have, or others.
+
+    A log without any leaves those that the run has. Where the directory takes no files warns.
+    """
+    from jaxrec.data.interactions import Interactions
+
+    new = log.metadata
+    if new is None:
+        return
+    old = Interactions.open(workdir / CATALOGUE).metadata
+    if old is not None and old.titles.equals(new.titles) and old.categories.equals(new.categories):
+        return
+    try:
+        catalogue_of(log).save(workdir / CATALOGUE)
+        write_json(workdir / CONFIG, config_to_json(config))
+    except OSError as error:
+        warnings.warn(
+            f"titles and categories could not be kept in {workdir} ({error.strerror or error})", stacklevel=3
+        )
 
 
 def completed(workdir: Path) -> dict[str, Any] | None:
@@ -233,6 +256,7 @@ __all__ = [
     "Artifact",
     "catalogue_of",
     "check",
+    "check_end",
     "check_free",
     "complete",
     "completed",
@@ -243,6 +267,7 @@ __all__ = [
     "prepare",
     "read",
     "read_params",
+    "renew_metadata",
     "write",
     "write_json",
     "writing",

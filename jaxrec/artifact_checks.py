@@ -65,6 +65,23 @@ def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
         )
 
 
+def check_end(workdir: Path, config: Config) -> None:
+    """Checks that the complete training in a directory would have had the same end with these settings.
+
+    Raises:
+      ValueError: it was evaluated at other epochs, or patience would have been over sooner.
+    """
+    there = _stored(workdir / CONFIG)["train"]
+    former = there["evaluate_every"], there["patience"]
+    now = config.train.evaluate_every, config.train.patience
+    if former[0] != now[0] or former[1] > now[1]:
+        names = "evaluate_every {} and patience {}"
+        raise ValueError(
+            f"{workdir} holds a complete training with {names.format(*former)}; with {names.format(*now)} it may have"
+            " ended with other weights; repeat the former settings, or choose another workdir"
+        )
+
+
 def _stored(path: Path) -> dict[str, Any]:
     """A card or config as it was written; in a config, settings newer than the file stand at their defaults."""
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -82,7 +82,9 @@ def exported_recommend(
             shares = Catalogue(jnp.asarray(popularity), recommender.num_items, jnp.asarray(allowed))
             asked = jnp.ones((items.shape[0], 1))
             popular = best_items(ChunkedScores(asked, shares, exclude, chunk), k)
-            return jnp.where(empty, popular.items, lists.items), jnp.where(empty, popular.scores, lists.scores)
+            return jnp.where(empty, popular.items, lists.items), jnp.where(
+                empty, popular.scores, lists.scores
+            )
 
         return jax.lax.cond(jnp.any(empty), popular_where_empty, lambda: (lists.items, lists.scores))
 

@@ -39,7 +39,8 @@ def fit(
     """Trains a model, chooses the checkpoint by ``evaluation.select_by`` (validation NDCG@10), and returns it as a run.
 
     With a ``workdir`` the run is saved there, and a run that was cut off, at whatever moment, goes on
-    from its last checkpoint to the same result; a complete run is loaded without writing.
+    from its last checkpoint to the same result; a complete run is loaded, and only titles and categories of its items
+    are written, if they are new.
 
     Several processes (``jaxrec.devices.distributed``) call it alike, with one ``workdir`` that all reach, and train one
     model; only process 0 reports progress.
@@ -105,6 +106,9 @@ def fit(
     processes.on_main(lambda: artifact.check(directory, config, card))
     result = _completed(config, recommender, directory)
     if result is not None:
+        if not isinstance(recommender, PopularityRecommender):
+            processes.on_main(lambda: artifact.check_end(directory, config))
+        processes.on_main(lambda: artifact.renew_metadata(directory, config, log))
         return make_run(result)
     with training_alone(directory):
         artifact.prepare(directory, config, split, item_counts)

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.rows import Row, machine_words
 from benchmarks.sections import SECTIONS
-from benchmarks.settings import PROGRAM
+from benchmarks.settings import DATA_BYTES, PROGRAM
 
 KIND = "benchmark"
 HEADINGS = ("what", "figure")
@@ -47,7 +47,7 @@ class Report:
             record
             for record in self.content["records"]
             if record["section"] == section
-            and record.get("request") == _plain(request)
+            and _asked_alike(record.get("request"), _plain(request))
             and machine_words(record) == machine_words(machine)
         ]
         return found if all("results" in record for record in found) else []
@@ -79,6 +79,16 @@ class Report:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _write(self.path, json.dumps(self.content, indent=1) + "\n")
         _write(self.path.with_suffix(".md"), markdown_report(self.content))
+
+
+def _asked_alike(old: Any, new: dict[str, Any]) -> bool:
+    """Whether a record is an answer to a request; older ones do not tell the size of their data."""
+    if not isinstance(old, dict) or old["case"] != new["case"]:
+        return False
+    settings = dict(new["settings"])
+    if DATA_BYTES not in old["settings"]:
+        settings.pop(DATA_BYTES, None)
+    return old["settings"] == settings
 
 
 def _plain(value: Any) -> Any:

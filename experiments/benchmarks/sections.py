@@ -24,7 +24,7 @@ SECTIONS: dict[str, ModuleType] = {
 
 def request_of(settings: Settings, case: dict[str, Any]) -> dict[str, Any]:
     """What was asked for: equal requests need be measured once on a machine."""
-    return {"case": case, "settings": settings.digest()}
+    return {"case": case, "settings": settings.digest(case)}
 
 
 def run_case(

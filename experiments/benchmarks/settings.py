@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import re
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from commands import shown_path
@@ -51,7 +52,9 @@ MEASURED_BY = (
     ),
     *("threads", "prepare_rows", "softmax_items", "sampled_items", "softmax_widths", "peers"),
 )
-"""Flags that choose cases and stand in each case."""
+"""Flags that choose cases and stand in each case (``batch_targets`` in those of the section training only)."""
+
+DATA_BYTES = "data_bytes"
 
 ABOUT_THE_RUN = ("json", "again", "debug", "quick", "trace", "peers_python", "gsasrec_folder")
 """Flags that change no figure (``quick`` only stands for others)."""
@@ -77,7 +80,8 @@ class Settings:
       modes: how the training step is compiled for the devices: jit (of shard_map) or pmap.
       dtypes: types in which the models compute.
       steps: numbers of optimizer steps in one call of the compiled program; the preset's if empty.
-      batch_targets: sizes of a training batch in positions, padding included; the preset's if empty.
+      batch_targets: sizes of a training batch in positions, padding included; the preset's if empty. Sections other
+        than training take the first one.
       feeds: where batches are made: on the host (Grain), on the device, or as train.py chooses (auto).
       max_length: how many items of a history the models read, the newest ones; 0 is the preset's.
       width: width D of the models; 0 is the preset's.
@@ -172,15 +176,21 @@ class Settings:
         """The data."""
         return load_arrays(self.data, users=self.simulated_users, items=self.simulated_items)
 
-    def digest(self) -> dict[str, Any]:
-        """The flags that decide a case's figures and do not stand in the case: those not at their defaults."""
+    def digest(self, case: dict[str, Any]) -> dict[str, Any]:
+        """The flags that decide a case's figures and do not stand in the case: those not at their defaults.
+
+        Beside a file's or folder's name stands its size, ``DATA_BYTES``, for another one may have the same name.
+        """
         default = Settings()
         shown = {**vars(self), "data": shown_path(self.data)}
-        return {
+        elsewhere = {*MEASURED_BY, *ABOUT_THE_RUN} - ({"batch_targets"} - set(case))
+        facts = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in shown.items()
-            if name not in MEASURED_BY + ABOUT_THE_RUN and value != getattr(default, name)
+            if name not in elsewhere and value != getattr(default, name)
         }
+        size = _bytes_of(Path(self.data).expanduser())
+        return {**facts, DATA_BYTES: size} if size else facts
 
     def config(self, case: dict[str, Any]) -> Config:
         """The config of a case: its ``preset``, and whatever of sizes, types and devices it names."""
@@ -208,6 +218,12 @@ class Settings:
             model_devices=case.get("model_devices", 1),
         )
         return dataclasses.replace(config, model=model, train=train, parallel=parallel)
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a file, or of all files in a folder; 0 if there is no such thing."""
+    files = [path] if path.is_file() else path.rglob("*") if path.is_dir() else []
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _replace_known(value: Any, **changes: Any) -> Any:
@@ -260,4 +276,4 @@ def _parse_plainly(argv: list[str]) -> Settings:
     )
 
 
-__all__ = ["Settings", "parse_settings"]
+__all__ = ["DATA_BYTES", "Settings", "parse_settings"]

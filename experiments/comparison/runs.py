@@ -1,6 +1,7 @@
 """One run of a comparison: trained (or gone on with, or only read), evaluated, and kept in its directory."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -40,7 +41,8 @@ class RunRecord:
       name: of the model.
       seed: of the run.
       facts: ``config``, ``parameters``, ``training_seconds``, ``sources`` (hashes of what trained and evaluated it;
-        absent in older runs), and ``validation`` where it was chosen by that; JSON-able.
+        absent in older runs), ``categories`` (a hash; likewise), and ``validation`` where it was chosen by that;
+        JSON-able.
       results: by protocol: metrics flat, ``groups``, ``protocol``; JSON-able.
       values: by protocol and metric, ``[n]`` float64: each test user's value.
     """
@@ -72,9 +74,9 @@ def run_directory(workdir: Path, member: Member, seed: int) -> Path:
 def read_record(
     directory: Path, member: Member, seed: int, split: "Split", protocols: tuple[str, ...]
 ) -> RunRecord | None:
-    """The record of a run that was finished before; ``None`` if it was not, or not with these settings."""
+    """The record of a run that was finished before; ``None`` if it was not, or with other settings or categories."""
     results, values, facts = {}, {}, {}
-    config = config_to_json(member.with_seed(seed))
+    config, categories = config_to_json(member.with_seed(seed)), categories_hash(split)
     for protocol in protocols:
         path = _record_path(directory, protocol)
         if not path.exists():
@@ -82,11 +84,14 @@ def read_record(
         record = json.loads(path.read_text(encoding="utf-8"))
         card = artifact.data_card(split)
         same_data = all(record["result"]["protocol"][name] == value for name, value in card.items())
-        if _settings(record["facts"]["config"]) != _settings(config) or not same_data:
+        if deciding_settings(record["facts"]["config"]) != deciding_settings(config) or not same_data:
             return None
         facts, results[protocol] = record["facts"], record["result"]
         with np.load(path.with_suffix(".npz")) as arrays:
             values[protocol] = dict(arrays)
+        had_some = "cc@10" in values[protocol]
+        if facts.get("categories", categories) != categories or had_some != (categories is not None):
+            return None
     facts = best_validation(directory, member.config.train) | facts  # those kept with the run first
     return RunRecord(member.name, seed, facts, results, values)
 
@@ -112,7 +117,17 @@ def best_validation(directory: Path, train: TrainConfig) -> dict[str, Any]:
     return {"validation": {name: chosen[-1][name] for name in ("ndcg@10", "epoch")}} if chosen else {}
 
 
-def _settings(config: dict[str, Any]) -> dict[str, Any] | None:
+def categories_hash(split: "Split") -> str | None:
+    """What tells the categories of a log's items from others, of which category coverage is made; ``None`` without."""
+    metadata = split.interactions.metadata
+    if metadata is None or not len(metadata.category_names):
+        return None
+    offsets, categories = metadata.category_table()
+    names = "\0".join(metadata.category_names)
+    return hashlib.sha256(offsets.tobytes() + categories.tobytes() + names.encode()).hexdigest()[:12]
+
+
+def deciding_settings(config: dict[str, Any]) -> dict[str, Any] | None:
     """What decides a run, with settings that are newer than the record at their defaults; ``None`` if unreadable.
 
     The data may lie elsewhere now; its card says whether it is the same. Devices and the users of a batch decide
@@ -157,6 +172,7 @@ def make_record(
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(run.params)),
         "training_seconds": run.training_seconds,
         "sources": list(dict.fromkeys([*source.read(), source_hash()])),
+        "categories": categories_hash(split),
         **best_validation(directory, config.train),
     }
     results, values = {}, {}
@@ -229,6 +245,8 @@ __all__ = [
     "RunRecord",
     "StopRelay",
     "best_validation",
+    "categories_hash",
+    "deciding_settings",
     "make_record",
     "read_record",
     "run_directory",

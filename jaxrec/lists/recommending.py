@@ -306,8 +306,8 @@ def _check_ids(items: np.ndarray, num_items: int) -> None:
     wrong = items[(items < 0) | (items > num_items)]
     if wrong.size:
         raise ValueError(
-            f"items has the id {wrong[0]}, but the model's items have the ids 1 to {num_items}, and 0 is padding; for ids"
-            " of your own there is run.recommend"
+            f"items has the id {wrong[0]}, but the model's items have the ids 1 to {num_items}, and 0 is padding; for"
+            " ids of your own there is run.recommend"
         )
 
 
@@ -315,7 +315,7 @@ def _as_mask(allowed: Array, num_items: int) -> Array:
     """``allowed`` as long as the item table, ``[V]``."""
     allowed, rows = allowed if hasattr(allowed, "dtype") else np.asarray(allowed), table_rows(num_items)
     shape, kind = jnp.shape(allowed), allowed.dtype
-    if shape not in ((rows,), (num_items + 1,)) or kind != bool:
+    if shape not in ((rows,), (num_items + 1,)) or kind != np.bool_:
         raise ValueError(
             f"allowed must be a row of bool, one for each id from 0 to {num_items}"
             f" ({num_items + 1}, or {rows} as the item table), it has shape {shape} and type {kind}"

@@ -49,7 +49,7 @@ def rank_targets(scores: np.ndarray, targets: np.ndarray) -> Ranks:
 
 
 def _expectation(ranks: Ranks, gains: np.ndarray) -> np.ndarray:
-    """The mean of ``gains[place]`` over the places that each target may take; 0 beyond the array, and without a place."""
+    """The mean of ``gains[place]`` over the places that each target may take; 0 beyond the array, or with no place."""
     sums = np.concatenate([[0.0], np.cumsum(gains)])
     first = np.minimum(ranks.higher, len(gains)).astype(np.int64)
     end = np.minimum(ranks.higher + ranks.equal + 1, len(gains)).astype(np.int64)

@@ -70,8 +70,8 @@ def masked_softmax(logits: Array, mask: Array) -> Array:
 def fused_mix(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
     """softmax(Q Kᵀ / √C) V in one operation; zeros where no key is allowed.
 
-    On an NVIDIA GPU (Ampere or newer), in half precision, it is cuDNN's flash attention, which never holds ``[B, H, L, M]``; elsewhere
-    XLA's own (``jax.nn.dot_product_attention``).
+    On an NVIDIA GPU (Ampere or newer), in half precision, it is cuDNN's flash attention, which never holds
+    ``[B, H, L, M]``; elsewhere XLA's own (``jax.nn.dot_product_attention``).
 
     Args:
       queries: ``[B, L, H, C]``.
@@ -84,7 +84,7 @@ def fused_mix(queries: Array, keys: Array, values: Array, mask: Array) -> Array:
 
 
 def _flash_attention_takes(queries: Array, keys: Array) -> bool:
-    """Whether the device is an NVIDIA GPU of compute capability 8 or more, and cuDNN has a kernel for shapes and types."""
+    """Whether the device is an NVIDIA GPU of compute capability 8 or more, and cuDNN has a kernel for these arrays."""
     device = jax.devices()[0]
     nvidia = "nvidia" in device.device_kind.lower() and float(getattr(device, "compute_capability", 0)) >= 8.0
     half = queries.dtype.itemsize == 2

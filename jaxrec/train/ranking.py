@@ -165,8 +165,8 @@ def _own_vectors(catalogue: Catalogue, items: Array) -> Array:
 def count_competitors(scores: ChunkedScores, targets: Array) -> dict[str, Array]:
     """``higher`` and ``equal`` ``[B]`` int32: other items scored above, and equal to, each target.
 
-    A target that may not be ranked has all that may above it, and -1 equal to it (``metrics.Ranks``). Where the catalogue's rows are split, all parts
-    are counted.
+    A target that may not be ranked has all that may above it, and -1 equal to it (``metrics.Ranks``). Where the
+    catalogue's rows are split, all parts are counted.
     """
     axis = scores.catalogue.axis
 

@@ -1,5 +1,6 @@
 """``accelerator.py``: stages whose flags are understood, limits of time, going on, taking results along."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -95,6 +96,20 @@ def test_finished_stages_are_not_run_again(tmp_path, stage_of, capsys):
     assert "finished before" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no stage 'three'; there are one, two"):
         run(tmp_path, "--stages", "three")
+
+
+def test_a_stage_that_was_finished_with_other_flags_is_run(tmp_path, stage_of):
+    one = stage_of("one")
+    stage_of.use(one)
+    assert run(tmp_path, "--small") == 0
+    assert run(tmp_path) == 0
+    assert runs(tmp_path) == 4, "what was tried at tiny sizes is measured"
+    assert run(tmp_path) == 0
+    assert runs(tmp_path) == 4
+    script, *flags = one.commands[0]
+    stage_of.use(dataclasses.replace(one, commands=((script, *flags, "--seeds", "1"),)))
+    run(tmp_path)
+    assert runs(tmp_path) == 5
 
 
 def test_a_stage_ends_at_its_limit(tmp_path, stage_of):

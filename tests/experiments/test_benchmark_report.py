@@ -91,6 +91,27 @@ def test_a_request_knows_the_flags_that_matter(tmp_path):
     assert sections.request_of(default, case) == {"case": case, "settings": {}}
     other = dataclasses.replace(default, json="x", again=True, presets=("sasrec", "stosa"), repeats=3)
     assert sections.request_of(other, case)["settings"] == {"repeats": 3}
+    batches = dataclasses.replace(default, batch_targets=(512,))
+    assert sections.request_of(batches, case)["settings"] == {"batch_targets": [512]}
+    assert sections.request_of(batches, {**case, "batch_targets": 512})["settings"] == {}
+
+
+def test_another_log_of_the_same_name_is_measured(tmp_path):
+    case, found = {"preset": "sasrec", "dtype": "float32"}, report.Report(None, "command")
+    requests = []
+    for year, size in (("2023", 10), ("2024", 20)):
+        (tmp_path / year).mkdir()
+        (tmp_path / year / "log.csv").write_text("x" * size)
+        asked = dataclasses.replace(settings.Settings(), data=str(tmp_path / year / "log.csv"))
+        requests.append(sections.request_of(asked, case))
+    assert requests[0]["settings"] == {"data": "log.csv", "data_bytes": 10}
+    found.add([{**recommendation(), "request": requests[0]}])
+    machine = {"environment": MACHINE}
+    assert found.measured("recommend", requests[0], machine)
+    assert not found.measured("recommend", requests[1], machine)
+    old = {"case": case, "settings": {"data": "log.csv"}}  # from before the size was noted
+    found.add([{**recommendation(), "request": old}])
+    assert found.measured("recommend", requests[1], machine)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,43 @@ def test_each_data_set_has_results_of_its_own_and_one_page_shows_all(compare, tm
     assert compare(*more).count("finished before") == 4
 
 
+def test_runs_are_evaluated_again_with_other_categories(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    events = [f"{user},{(user * 3 + time) % 10},{time}" for user in range(12) for time in range(7)]
+    (tmp_path / "toys.csv").write_text("\n".join(["user,item,time", *events]))
+    for number in (2, 5):
+        items = [f"{item}\ttoy {item}\tkind {item % number}" for item in range(10)]
+        (tmp_path / f"{number}.tsv").write_text("\n".join(["item\ttitle\tcategories", *items]))
+    covered = []
+    for items in ((), ("2.tsv",), ("5.tsv",), ("5.tsv",)):
+        flags = (
+            "--presets",
+            "popularity",
+            "--seeds",
+            "0",
+            "--timing-rounds",
+            "0",
+            "--no-cache",
+            "--workdir",
+            "runs",
+        )
+        metadata = [word for name in items for word in ("--data.items", name, "--data.items-id", "item")]
+        places = ("--data", "toys.csv", *metadata, "--out", "results/toys")
+        outcome = run_here("compare.py", *flags, *places, capsys=capsys)
+        assert outcome.code == 0, outcome.err
+        means = json.loads((tmp_path / "results" / "toys.json").read_text())["protocols"]["seen-excluded"]
+        covered.append((means["models"]["popularity"]["mean"].get("cc@10"), "finished before" in outcome.out))
+    assert [again for _, again in covered] == [False, False, False, True]
+    assert covered[0][0] is None
+    assert covered[1][0] != covered[2][0] == covered[3][0]
+
+
+def test_tables_are_written_without_matplotlib(compare, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment("compare"), "missing", lambda packages: list(packages))
+    assert "no plots, as matplotlib is not installed" in compare()
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"small.json", "small.md"}
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -146,6 +146,24 @@ def test_a_result_is_recorded_for_the_readme(fitted, capsys, tmp_path):
     assert content["command"].startswith("python experiments/train.py --preset popularity --data log.csv")
     assert str(tmp_path) not in file.read_text()
     assert content["result"]["protocol"]["part"] == "test"
+    text = file.read_text()
+    flags = ("--config", workdir / "config.json", "--data.min-user", 2, "--workdir", tmp_path / "again")
+    trained = run_here("train.py", *flags, capsys=capsys)
+    assert trained.code == 0, trained.err
+    again = run_here("evaluate.py", "--workdir", tmp_path / "again", "--record", results, capsys=capsys)
+    assert again.code == 0, again.err
+    assert {path.name.split("-seed0")[0] for path in results.iterdir()} == {
+        "results-log-popularity",
+        "results-log-run",  # called after the run whose config it is
+    }
+    recorded = json.loads(text)
+    recorded["config"]["evaluation"]["exclude_seen"] = False
+    file.write_text(json.dumps(recorded))
+    told = run_here("evaluate.py", "--workdir", workdir, "--record", results, capsys=capsys)
+    assert_one_sentence(
+        told, str(file), "of a run with other settings, popularity by name as well", "--record"
+    )
+    assert json.loads(file.read_text()) == recorded
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +185,8 @@ def test_data_given_from_python_must_be_named(from_python, capsys):
     assert_one_sentence(run_here("evaluate.py", "--workdir", run, capsys=capsys), *words)
     told = run_here("evaluate.py", "--workdir", run, "--data", from_python / "other.csv", capsys=capsys)
     assert_one_sentence(told, "the run was fitted on log", "evaluate on the same split")
+    typo = run_here("evaluate.py", "--workdir", run, "--data", from_python / "lgo.csv", capsys=capsys)
+    assert_one_sentence(typo, "lgo.csv")
     same = run_here("evaluate.py", "--workdir", run, "--data", from_python / "log.csv", capsys=capsys)
     assert same.code == 0, same.err
     assert (run / "evaluations" / "test-seen-excluded.json").exists()

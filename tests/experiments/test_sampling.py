@@ -70,6 +70,21 @@ def test_rows_are_the_runs_evaluations(run, split, tmp_path, capsys):
     assert "python experiments/sampling.py --workdir diffurec-small --steps 4,32" in table
 
 
+def test_records_of_another_part_or_ranking_have_names_of_their_own(run):
+    sampling = experiment("sampling")
+    usual = sampling.SamplingArguments(workdir=str(run.workdir))
+    names = [
+        sampling.marks(dataclasses.replace(usual, **changes), run)
+        for changes in (
+            {},
+            {"split": "test"},
+            {"exclude_seen": False},
+            {"split": "test", "exclude_seen": False},
+        )
+    ]
+    assert names == ["", "-test", "-seen-included", "-test-seen-included"]
+
+
 def test_the_share_of_noise_of_a_run_is_for_ddim_alone(run):
     recommender = dataclasses.replace(run.recommender, sampler_kind="ddim", eta=0.5)
     noisy = dataclasses.replace(run, recommender=recommender)

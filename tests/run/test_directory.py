@@ -15,7 +15,7 @@ import pytest
 from small_run import MODEL, make_split, small_config
 
 import jaxrec
-from jaxrec import artifact
+from jaxrec import artifact, data
 from jaxrec.config import EvaluationConfig
 from jaxrec.data.source import DataConfig, load_split
 from jaxrec.devices.mesh import ParallelConfig
@@ -171,6 +171,38 @@ def test_a_complete_run_is_only_read(run, split, tmp_path):
     before = files(first.workdir)
     assert jaxrec.fit(popular, split, first.workdir).recommend([["i1"]]).equals(first.recommend([["i1"]]))
     assert files(first.workdir) == before
+
+
+def test_a_complete_run_takes_over_titles_and_categories(run, split, tmp_path):
+    kept = shutil.copytree(run.workdir, tmp_path / "run")
+    ids = split.interactions.item_ids
+    words = [f"title {row}" for row in range(len(ids))]
+    log = split.interactions.with_metadata(data.ItemMetadata(ids, words, [[word] for word in words]))
+    titled = dataclasses.replace(split, interactions=log)
+    weights = {path: time for path, time in files(kept).items() if "weights" in path.parts}
+    jaxrec.fit(small_config(), titled, kept)
+    loaded = jaxrec.load(kept)
+    (title,) = loaded.recommend([["i1"]], k=1, with_titles=True)["title"]
+    assert title in words
+    assert {path: time for path, time in files(kept).items() if "weights" in path.parts} == weights
+    before = files(kept)
+    for log in (titled, split):  # the same again, and none
+        jaxrec.fit(small_config(), log, kept)
+        assert files(kept) == before
+
+
+@pytest.mark.parametrize("changes", [{"patience": 1}, {"evaluate_every": 2}])
+def test_settings_under_which_a_complete_training_would_have_ended_elsewhere_are_refused(run, split, changes):
+    config = small_config()
+    former = dataclasses.replace(config.train, patience=2)
+    assert config.train.patience >= 2
+    other = dataclasses.replace(config, train=dataclasses.replace(former, **changes))
+    with pytest.raises(
+        ValueError, match=r"holds a complete training with evaluate_every \d and patience \d+; with"
+    ):
+        jaxrec.fit(other, split, run.workdir)
+    longer = dataclasses.replace(config.train, patience=config.train.patience + 1)
+    jaxrec.fit(dataclasses.replace(config, train=longer), split, run.workdir)
 
 
 # The other leaves' reads answer to an event loop that orbax closed at the first failure.
