@@ -19,7 +19,7 @@ Format = Literal["auto", "events", "sequences", "movielens", "amazon"]
 COLUMN_FLAGS = ("user", "item", "time", "rating")
 NEEDED = "(needed, except with --list)"
 CHOICE_FLAGS = ("min_rating", "duplicates")
-READING_FLAGS = ("header", "separator", "time_format", "missing")
+READING_FLAGS = ("header", "separator", "quote", "time_format", "missing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,8 @@ class PrepareArguments:
       header: whether the first line of a text file names the columns; with --no-header give --user 0 --item 1
         and, if there are, --time and --rating.
       separator: character between the fields of a text file (\\t is a tab); found in its first line if empty.
+      quote: character around fields that hold a separator, or none if quotes are ordinary text; if empty, the double
+        quote, but where neither commas nor semicolons separate and some line has an odd number of them.
       time_format: how dates are written, such as %d.%m.%Y; if empty, numbers and ISO dates are understood.
       missing: what to do with rows without a user or an item: drop them, or stop with an error.
       min_rating: interactions rated lower are left out, in files with ratings; None keeps all.
@@ -68,6 +70,7 @@ class PrepareArguments:
     time: str = ""
     header: bool = True
     separator: str = ""
+    quote: str = ""
     time_format: str = ""
     missing: Literal["error", "drop"] = "error"
     min_rating: float | None = None
@@ -164,6 +167,7 @@ def read(arguments: PrepareArguments, console: Console) -> Interactions:
         min_rating=arguments.min_rating,
         separator=arguments.separator.replace("\\t", "\t") or None,
         has_header=arguments.header,
+        quote=None if arguments.quote == "none" else arguments.quote or "auto",
         time_format=arguments.time_format or None,
         duplicates=arguments.duplicates,
         missing=arguments.missing,

@@ -38,6 +38,7 @@ from jaxrec.artifact_checks import (
     check,
     check_end,
     check_free,
+    data_differences,
 )
 from jaxrec.config import Config, config_to_json, read_config
 from jaxrec.devices import processes
@@ -78,9 +79,12 @@ def keep_evaluation(workdir: Path, result: dict[str, Any]) -> Path | None:
 
 
 def data_card(split: "Split") -> dict[str, Any]:
-    """What identifies a split log; equal cards mean equal data."""
+    """What identifies a split log: equal cards mean equal sequences, parted alike.
+
+    Of a split that does not follow from the sequences the card holds a hash, ``positions``.
+    """
     log = split.interactions
-    return {
+    card = {
         "data": log.name,
         "fingerprint": log.fingerprint(),
         "users": log.num_users,
@@ -88,6 +92,8 @@ def data_card(split: "Split") -> dict[str, Any]:
         "interactions": log.num_interactions,
         "split": split.name,
     }
+    positions = split.fingerprint()
+    return card if positions is None else {**card, "positions": positions}
 
 
 def catalogue_of(log: "Interactions") -> "Interactions":
@@ -261,6 +267,7 @@ __all__ = [
     "complete",
     "completed",
     "data_card",
+    "data_differences",
     "evaluation_path",
     "keep_config",
     "keep_evaluation",

@@ -15,6 +15,9 @@ CONFIG, DATA, CATALOGUE, COUNTS, WEIGHTS = (
 )
 CHECKPOINTS, METRICS, EVALUATIONS = "checkpoints", "metrics.jsonl", "evaluations"
 COMPLETED = "completed.json"
+CARD = ("data", "fingerprint", "users", "items", "interactions", "split")
+"""What every data card has."""
+
 ELSEWHERE = {"data": None, "parallel": None}  # sections of a config that tell where a run was made, not what
 DECISIVE_TRAIN_FIELDS = frozenset(
     f"train.{name}" for name in ("batch_targets", "steps_per_call", "length_buckets", "random_bits")
@@ -35,10 +38,8 @@ def check(workdir: Path, config: Config, card: dict[str, Any]) -> None:
 
 def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
     former = json.loads((workdir / DATA).read_text(encoding="utf-8"))
-    if former != card:
-        raise ValueError(
-            f"{workdir} holds a run on other data ({'; '.join(differences(former, card))}); choose another workdir"
-        )
+    if other := data_differences(former, card):
+        raise ValueError(f"{workdir} holds a run on other data ({'; '.join(other)}); choose another workdir")
     former = _stored(workdir / CONFIG)
     now = config_to_json(config)
     decisive = ("model", "optimizer", "seed")
@@ -63,6 +64,11 @@ def _check_same(workdir: Path, config: Config, card: dict[str, Any]) -> None:
             f" (optimizer.decay={config.optimizer.decay}), and {config.train.epochs} would change its course; repeat"
             f" train.epochs={epochs} to go on with it, or choose another workdir"
         )
+
+
+def data_differences(there: dict[str, Any], own: dict[str, Any]) -> list[str]:
+    """In what two data cards differ; one from before the positions of a split were noted says nothing of them."""
+    return differences(there, {name: value for name, value in own.items() if name in {*there, *CARD}})
 
 
 def check_end(workdir: Path, config: Config) -> None:
@@ -104,7 +110,8 @@ def check_free(workdir: Path, config: Config, card: dict[str, Any]) -> None:
     for name, own, ignored in ((DATA, card, {}), (CONFIG, config_to_json(config), ELSEWHERE)):
         if (workdir / name).exists():
             there = _stored(workdir / name)
-            found += differences({**there, **ignored}, {**own, **ignored})
+            compare = data_differences if name == DATA else differences
+            found += compare({**there, **ignored}, {**own, **ignored})
     if found:
         raise ValueError(
             f"{workdir} holds another run ({'; '.join(found)[:500]}); choose another directory, or delete that one"

@@ -13,6 +13,7 @@ from jaxrec.metrics import CUTOFFS
 from jaxrec.metrics.diversity import CategoryTable, category_table
 from jaxrec.recommender import Recommender
 from jaxrec.train.evaluate import Evaluation, evaluate
+from jaxrec.train.evaluation_result import means_of_users
 from jaxrec.typing import Params, PRNGKey
 
 if TYPE_CHECKING:
@@ -74,11 +75,11 @@ def as_dict(evaluation: Evaluation, *, intervals: bool = True) -> dict[str, Any]
 def values_of_users(
     evaluation: Evaluation, split: "Split", part: Literal["validation", "test"]
 ) -> "polars.DataFrame":
-    """``user_id, rank`` (from 1) and every metric that is a mean over users, one row a target of the part."""
+    """``user_id, rank`` (from 1) and every metric that is a mean over users; of a user's targets the mean."""
     from jaxrec.data.answers import user_frame
 
-    values = {"rank": evaluation.ranks + 1.0, **evaluation.per_user}
-    return user_frame(split.interactions.users, split.targets(part).users, values)
+    users, ranks = means_of_users(split.targets(part).users, {"rank": evaluation.ranks + 1.0})
+    return user_frame(split.interactions.users, users, {**ranks, **evaluation.per_user})
 
 
 def validation_function(

@@ -20,6 +20,7 @@ class ProtocolCard:
       items: how many items the log has, all of them candidates.
       interactions: how many interactions the log has.
       split: how it was split.
+      positions: hash of where its parts lie in the log; empty, and not in the dict, for leave-one-out.
       part: ``validation`` or ``test``.
       exclude_seen: whether items of the whole history were left out of the ranking.
       candidates: what was ranked.
@@ -42,6 +43,7 @@ class ProtocolCard:
     exclude_seen: bool
     seed: int
     chosen_by: str
+    positions: str = ""
     num_samples: int = 1
     candidates: str = "all items"
     ties: str = "half of the equally scored others rank above"
@@ -51,7 +53,7 @@ class ProtocolCard:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields as plain values."""
-        return dataclasses.asdict(self)
+        return {name: value for name, value in vars(self).items() if name != "positions" or value}
 
 
 NOT_COMPARED = ("seed", "num_samples", "jaxrec", "jax", "device")

@@ -122,9 +122,9 @@ class Run:
           num_samples: draws averaged, of a model that can draw; 1 asks one that draws on request only (V-GenAtt)
             for its mean.
           save: whether to write the result below ``workdir/evaluations``; where that cannot be, it is only warned.
-          per_user: whether to add ``"per_user"``, a frame ``user_id, rank, hr@5, ...`` of each target's rank (from 1;
-            a half where scores are equal) and values, for ``jaxrec.metrics.paired_test`` between two runs on the
-            same data. It is not written.
+          per_user: whether to add ``"per_user"``, a frame ``user_id, rank, hr@5, ...`` of each user's rank (from 1;
+            a half where scores are equal) and values, means where a user has several targets, for
+            ``jaxrec.metrics.paired_test`` between two runs on the same data. It is not written.
 
         Raises:
           ValueError: there is no data, or other data than the run was fitted on.
@@ -193,10 +193,11 @@ class Run:
             )
         if split is not self.split:
             card = artifact.data_card(split)
-            if card["fingerprint"] != self.data["fingerprint"] or card["split"] != self.data["split"]:
+            other = artifact.data_differences(self.data, {**card, "data": self.data["data"]})  # by any name
+            if other:
                 raise ValueError(
-                    f"the run was fitted on {self.data['data']} ({self.data['fingerprint']}, {self.data['split']}), and"
-                    f" this is {card['data']} ({card['fingerprint']}, {card['split']}); evaluate on the same split"
+                    f"the run was fitted on {self.data['data']}, and this is other data, {card['data']}"
+                    f" ({'; '.join(other)}); evaluate on the same split"
                 )
             self.split = split
         return split
@@ -322,7 +323,8 @@ class Run:
 def load(workdir: str | Path, *, split: "Split | None" = None) -> Run:
     """Reads a run back from its directory, onto whatever devices there are now.
 
-    A run that was trained on more devices than there are takes all of them (see ``Run``); it is no error.
+    A run that was trained on more devices than there are takes all of them (see ``Run``); it is no error. Where a
+    training has not come to an end, a warning says so.
 
     Raises:
       FileNotFoundError: there is no run.
@@ -332,6 +334,12 @@ def load(workdir: str | Path, *, split: "Split | None" = None) -> Run:
     read = artifact.read(workdir)
     fields = {field.name: getattr(read, field.name) for field in dataclasses.fields(read)}
     run = Run(**fields, workdir=workdir)
+    if (workdir / artifact.CHECKPOINTS).exists() and artifact.completed(workdir) is None:
+        warnings.warn(
+            f"the training in {workdir} has not come to an end (it is under way, or was cut off), and these are the"
+            " weights from before; fit or train.py on the same directory goes on with it",
+            stacklevel=2,
+        )
     if split is not None:
         run._checked_split(split)
     return run

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 GZIP_MAGIC = b"\x1f\x8b"
+PLAIN_QUOTES = ", or pass quote=None (--quote none of prepare.py) if quotes are ordinary text"
 MISSING_DROP = ", or leave such rows out with missing='drop' (--missing drop of prepare.py)"
 
 
@@ -71,9 +72,7 @@ def _split_rows(path: Path, separator: str, quote: str | None) -> Iterator[tuple
             yield number, row
             number = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(
-            f"{path}, line {number}: {error}; mend the line, or pass quote=None if quotes are ordinary text"
-        ) from error
+        raise ValueError(f"{path}, line {number}: {error}; mend the line{PLAIN_QUOTES}") from error
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict]]:
@@ -117,6 +116,16 @@ def _is_empty(row: Sequence | dict, key: str | int) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def find_stray_quote(path: Path, quote: str) -> None:
+    """Raises ValueError at the first line with an odd number of quotes, if there is one."""
+    for number, line in enumerate(text_lines(path), start=1):
+        if line.count(quote) % 2:
+            raise ValueError(
+                f"{path}, line {number}: a quote without its partner ({line.strip()[:80]!r}); mend the line"
+                f"{PLAIN_QUOTES}"
+            )
+
+
 def first_fields(path: Path, separator: str, quote: str | None, has_header: bool) -> tuple[int, list[str]]:
     """The fields of the first line that is not blank; ValueError if there is none.
 
@@ -140,6 +149,7 @@ def first_fields(path: Path, separator: str, quote: str | None, has_header: bool
 __all__ = [
     "delimited_rows",
     "find_missing",
+    "find_stray_quote",
     "first_fields",
     "json_rows",
     "open_bytes",

@@ -16,6 +16,7 @@ from jaxrec.data.identifiers import IdMap
 from jaxrec.data.items import ItemMetadata
 
 HASHED_AT_ONCE = 1 << 24
+MOST_ITEMS = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,12 +82,19 @@ class Interactions:
         """A log from flat arrays that are internal ids already; every value is checked.
 
         Without ``users`` and ``item_ids`` the external ids are the integers from 1; the number of
-        items is then the highest id. Raises ValueError on ids outside 1 to ``num_items``, decreasing
-        offsets or times that run backwards within a user.
+        items is then the highest id. Raises ValueError on ids that are no integers or outside 1 to ``num_items``,
+        decreasing offsets or times that run backwards within a user.
         """
         items = np.asarray(items)
+        if len(items) and items.dtype.kind not in "iu":
+            raise ValueError(f"items must be integers, and have the type {items.dtype}; see from_sequences")
         offsets = np.ascontiguousarray(offsets, np.int64)
         highest = int(items.max(initial=0))
+        if item_ids is None and highest > MOST_ITEMS:
+            raise ValueError(
+                f"item id {highest} is above {MOST_ITEMS}; internal ids are 1 to the number of items, and"
+                " from_sequences takes others"
+            )
         item_ids = IdMap.range(highest) if item_ids is None else item_ids
         users = IdMap.range(len(offsets) - 1) if users is None else users
         if len(items) and (items.min() < 1 or highest > len(item_ids)):
@@ -118,14 +126,20 @@ class Interactions:
     ) -> "Interactions":
         """A log from histories of external item ids (integers or text), oldest first.
 
-        Users are numbered 1, 2, ... unless ``users`` gives their ids. Items are numbered in order of
-        first appearance.
+        Floats that are whole numbers, as pandas makes of integers beside a gap, are integers. Users are numbered
+        1, 2, ... unless ``users`` gives their ids. Items are numbered in order of first appearance. Raises ValueError
+        on None, NaN and other floats.
         """
         sequences = [list(sequence) for sequence in sequences]
         offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])]).astype(np.int64)
         flat = [item for sequence in sequences for item in sequence]
-        if any(item is None for item in flat):
-            raise ValueError(f"item {flat.index(None) + 1} of the sequences is None; leave such items out")
+        for place, item in enumerate(flat):
+            if isinstance(item, (float, np.floating)) and item.is_integer():
+                flat[place] = int(item)
+            elif item is None or isinstance(item, (float, np.floating)):
+                raise ValueError(
+                    f"item {place + 1} of the sequences is {item}; leave such items out, or give integers or text"
+                )
         if not all(isinstance(item, (int, np.integer)) for item in flat):
             flat = [str(item) for item in flat]
         names: dict = {}

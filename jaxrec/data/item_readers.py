@@ -1,6 +1,7 @@
 """Titles, categories and ids of items from files of any common kind."""
 
-from pathlib import Path
+import json
+from typing import Any
 
 import polars as pl
 
@@ -8,7 +9,7 @@ from jaxrec.data.columns import choose_column
 from jaxrec.data.encoding import IdEncoder, number_by_appearance
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.items import ItemMetadata
-from jaxrec.data.tables import Paths, Table, find_paths, format_suffix, open_table
+from jaxrec.data.tables import JSON_SUFFIXES, Paths, Table, find_paths, format_suffix, open_table
 
 Column = str | int | None
 ITEMS_ADVICE = "name it with item=... (--items-id of prepare.py, --data.items-id of train.py)"
@@ -36,7 +37,8 @@ def read_items(
       item, title, categories: columns; None guesses from common names.
       separator: between the fields of a text file; None takes it from the first line.
       has_header: whether the first line names the columns.
-      category_separator: what joins the categories of an item in one text.
+      category_separator: what joins the categories of an item in one text; lists, in Parquet and JSON lines, are
+        taken as they are.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -44,13 +46,18 @@ def read_items(
     """
     frames = []
     for file in find_paths(path):
-        table = _open(file, separator, has_header)
+        table = open_table(file, separator, "auto", has_header)
         columns = {"item": _item_column(table, item, ITEMS_ADVICE)}
         for role, given in (("title", title), ("categories", categories)):
             columns[role] = choose_column(
                 table.path, table.names, role, given, required=False, take_first=True
             )
-        frames.append(table.collect({role: name for role, name in columns.items() if name is not None}))
+        frame = table.collect({role: name for role, name in columns.items() if name is not None})
+        if "categories" in frame.columns:
+            in_json = format_suffix(file) in JSON_SUFFIXES
+            lists = _category_lists(frame["categories"], category_separator, json_lists=in_json)
+            frame = frame.with_columns(lists.alias("categories"))
+        frames.append(frame)
     frame = pl.concat(frames, how="diagonal").unique("item", keep="first", maintain_order=True)
     encoder = IdEncoder()
     encoder.add(frame["item"])
@@ -59,9 +66,6 @@ def read_items(
     lists = pl.Series([[]] * len(frame), dtype=pl.List(pl.String))
     if "categories" in frame.columns:
         lists = frame["categories"]
-        if lists.dtype == pl.String:
-            lists = lists.str.split(category_separator)
-        lists = lists.list.eval(pl.element().filter(pl.element().str.len_bytes() > 0))
     return ItemMetadata(IdMap.trusted(ids.gather(codes)), titles, lists)
 
 
@@ -78,14 +82,31 @@ def read_item_ids(path: Paths, *, item: Column = None, advice: str | None = None
     """
     encoder = IdEncoder()
     for file in find_paths(path):
-        table = _open(file, None, has_header=True)
+        table = open_table(file, None, "auto", has_header=True)
         encoder.add(table.collect({"item": _item_column(table, item, advice)})["item"])
     codes, ids = encoder.finish()
     return number_by_appearance(codes, ids)[1].values
 
 
-def _open(file: Path, separator: str | None, has_header: bool) -> Table:
-    return open_table(file, separator, '"' if format_suffix(file) == ".csv" else None, has_header)
+def _category_lists(cells: pl.Series, separator: str, *, json_lists: bool) -> pl.Series:
+    """Categories as lists of text, from such lists or from texts that are joined, or written as JSON."""
+    if cells.dtype == pl.String:
+        if json_lists and cells.str.starts_with("[").any():
+            lists = [
+                _flat(json.loads(cell)) if cell and cell.startswith("[") else (cell or "").split(separator)
+                for cell in cells
+            ]
+            cells = pl.Series(lists, dtype=pl.List(pl.String))
+        else:
+            cells = cells.str.split(separator)
+    return cells.list.eval(pl.element().filter(pl.element().str.len_bytes() > 0))
+
+
+def _flat(value: Any) -> list[str]:
+    """The texts of a list, which may hold lists."""
+    if isinstance(value, list):
+        return [text for part in value for text in _flat(part)]
+    return [] if value is None else [str(value)]
 
 
 def _item_column(table: Table, given: Column, advice: str | None) -> str:

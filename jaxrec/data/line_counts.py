@@ -29,15 +29,7 @@ class LineCounts(NamedTuple):
 
 def count_lines(path: Path, separator: str, quote: str | None, width: int, skip: int) -> LineCounts:
     """Looks at all lines after the first ``skip``; a whole row has ``width`` fields."""
-    frame = pl.scan_csv(
-        path,
-        separator=NO_SEPARATOR,
-        quote_char=None,
-        has_header=False,
-        skip_rows=skip,
-        schema={"line": pl.String},
-        glob=False,
-    )
+    frame = _lines(path, skip)
     line = pl.col("line").fill_null("")
     mark = re.escape(quote or "")
     outside_quotes = line if quote is None else line.str.replace_all(f"{mark}[^{mark}]*{mark}", "")
@@ -55,4 +47,26 @@ def count_lines(path: Path, separator: str, quote: str | None, width: int, skip:
     return LineCounts(*found.row(0))
 
 
-__all__ = ["LineCounts", "count_lines"]
+def has_stray_quotes(path: Path, quote: str) -> bool:
+    """Whether some line has an odd number of quotes; also where the file cannot be read so."""
+    odd = pl.col("line").fill_null("").str.count_matches(quote, literal=True) % 2 == 1
+    try:
+        return _lines(path, 0).select(odd.any()).collect(engine="streaming").item()
+    except (pl.exceptions.PolarsError, OSError):
+        return True
+
+
+def _lines(path: Path, skip: int) -> pl.LazyFrame:
+    """All lines of a text file after the first ``skip``, as one column."""
+    return pl.scan_csv(
+        path,
+        separator=NO_SEPARATOR,
+        quote_char=None,
+        has_header=False,
+        skip_lines=skip,
+        schema={"line": pl.String},
+        glob=False,
+    )
+
+
+__all__ = ["LineCounts", "count_lines", "has_stray_quotes"]

@@ -14,7 +14,7 @@ from jaxrec.data.columns import choose_column
 from jaxrec.data.encoding import IdEncoder, TimeEncoder, number_by_appearance
 from jaxrec.data.frames import Frame, is_frame
 from jaxrec.data.interactions import Interactions
-from jaxrec.data.tables import Paths, Table, find_paths, open_frame, open_table
+from jaxrec.data.tables import Paths, Quote, Table, find_paths, open_frame, open_table
 
 Column = str | int | None
 Duplicates = Literal["warn", "keep", "first", "last"]
@@ -36,7 +36,7 @@ def read_interactions(
     min_rating: float | None = None,
     separator: str | None = None,
     has_header: bool = True,
-    quote: str | None = '"',
+    quote: Quote = "auto",
     time_format: str | None = None,
     duplicates: Duplicates = "warn",
     missing: Missing = "error",
@@ -62,7 +62,8 @@ def read_interactions(
       min_rating: interactions rated lower are left out.
       separator: what stands between the fields of a text file; None takes it from the first line.
       has_header: whether the first line of a text file names the columns; if not, give places.
-      quote: what encloses fields that hold a separator; None if quotes are ordinary text.
+      quote: what encloses fields that hold a separator; None if quotes are ordinary text. ``"auto"`` is the double
+        quote, but where neither commas nor semicolons separate and some line has an odd number of them.
       time_format: strptime format of the dates, such as ``"%d.%m.%Y"``, where they are not in ISO order.
       duplicates: ``"first"`` or ``"last"`` keeps one interaction of a user with an item; ``"keep"`` keeps
         all; ``"warn"`` keeps all and says by a UserWarning how many rows repeat another one (same user,
@@ -105,7 +106,7 @@ def read_interactions(
 
 
 def _open_tables(
-    path: Paths | Frame, separator: str | None, quote: str | None, has_header: bool
+    path: Paths | Frame, separator: str | None, quote: Quote, has_header: bool
 ) -> Iterator[Table]:
     if is_frame(path):
         yield open_frame(path)

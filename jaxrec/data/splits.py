@@ -1,6 +1,7 @@
 """Train, validation and test parts of a log: leave-one-out and global temporal, as positions in it."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 Part = Literal["validation", "test"]
 COUNTED_AT_ONCE = 1 << 24
+LEAVE_ONE_OUT = "leave-one-out"
 
 
 class Targets(NamedTuple):
@@ -71,6 +73,19 @@ class Split:
         offsets = self.interactions.offsets
         users = np.searchsorted(offsets, positions, side="right") - 1
         return Targets(users.astype(np.int32), offsets[users], positions)
+
+    def fingerprint(self) -> str | None:
+        """8 hex digits over where the training parts end and the targets stand; ``None`` if that follows from the log.
+
+        It does in leave-one-out.
+        """
+        if self.name.startswith(LEAVE_ONE_OUT):
+            return None
+        digest = hashlib.blake2b(digest_size=4)
+        for positions in (self.train_ends, self.validation, self.test):
+            digest.update(np.asarray([len(positions)], "<i8").tobytes())
+            digest.update(np.ascontiguousarray(positions, "<i8").data)
+        return digest.hexdigest()
 
     def train_item_counts(self) -> np.ndarray:
         """How often each item is taken in the training part: ``[num_items + 1]`` int64; 0 is padding."""
@@ -134,7 +149,7 @@ def leave_one_out(log: Interactions, *, min_events: int = 3) -> Split:
         )
     ends = log.offsets[1:]
     last = ends[long] - 1
-    name = "leave-one-out" if min_events == 3 else f"leave-one-out(min_events={min_events})"
+    name = LEAVE_ONE_OUT if min_events == 3 else f"{LEAVE_ONE_OUT}(min_events={min_events})"
     return Split(log, name, ends - 2 * long, last - 1, last)
 
 

@@ -9,13 +9,13 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import polars as pl
 
 from jaxrec.data import diagnosis
 from jaxrec.data.frames import Frame, frame_names, is_frame, lazy_frame
-from jaxrec.data.line_counts import LineCounts, count_lines
+from jaxrec.data.line_counts import LineCounts, count_lines, has_stray_quotes
 
 BATCH_ROWS = 1 << 22
 SEPARATORS = ("\t", "::", ",", ";", "|", " ")
@@ -24,6 +24,7 @@ JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 
 Paths = str | os.PathLike | Iterable[str | os.PathLike]
+Quote = str | Literal["auto"] | None
 logger = logging.getLogger(__name__)
 
 
@@ -40,6 +41,7 @@ class Table:
         ``names``.
       has_header: whether the names were read from the first line of a text file.
       lines: looks at all lines of a delimited file; None for the others, in which no row ends early.
+      quote: what encloses fields of a delimited file, if anything does.
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Table:
     rows: Callable[[], Iterator[tuple[int, list[str] | dict]]] | None
     has_header: bool = False
     lines: Callable[[], LineCounts] | None = None
+    quote: str | None = None
 
     def batches(
         self, required: list[str], rows: int = BATCH_ROWS, *, ids: Sequence[str] = (), drop: bool = False
@@ -140,6 +143,8 @@ class Table:
         if self.rows is not None:
             for _ in self.rows():
                 pass
+        if self.quote:
+            diagnosis.find_stray_quote(self.path, self.quote)
         reason = str(error).strip().splitlines()
         reason = reason[0] if reason else type(error).__name__
         raise ValueError(f"{self.path} cannot be read: {reason}; mend the file or fetch it again") from error
@@ -211,13 +216,14 @@ def format_suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def open_table(path: Path, separator: str | None, quote: str | None, has_header: bool) -> Table:
+def open_table(path: Path, separator: str | None, quote: Quote, has_header: bool) -> Table:
     """Opens one file by its suffix; anything but Parquet and JSON lines is delimited text.
 
     Args:
       path: the file.
       separator: what stands between fields; None finds it in the first line.
-      quote: the character around fields that hold a separator, or None where quotes are plain text.
+      quote: the character around fields that hold a separator, or None where quotes are plain text; ``"auto"`` is the
+        double quote, but where neither commas nor semicolons separate and some line has an odd number of them.
       has_header: whether the first line names the columns; else they are ``column_1``, ``column_2``, ...
     """
     if path.stat().st_size == 0:
@@ -227,6 +233,10 @@ def open_table(path: Path, separator: str | None, quote: str | None, has_header:
         return _open_parquet(path)
     if suffix in JSON_SUFFIXES:
         return _open_json(path)
+    if separator is None:
+        separator = _find_separator(path)
+    if quote == "auto":
+        quote = _find_quote(path, separator)
     return _open_delimited(path, separator, quote, has_header)
 
 
@@ -249,9 +259,7 @@ def _open_json(path: Path) -> Table:
     return Table(path, list(names), frame, lambda: diagnosis.json_rows(path))
 
 
-def _open_delimited(path: Path, separator: str | None, quote: str | None, has_header: bool) -> Table:
-    if separator is None:
-        separator = _find_separator(path)
+def _open_delimited(path: Path, separator: str, quote: str | None, has_header: bool) -> Table:
     step = 2 if separator == "::" else 1  # polars wants one character: "a::b" is a, nothing, b to it
     if len(separator) != step:
         raise ValueError(f"separator {separator!r} must be one character or '::'; convert {path} first")
@@ -267,7 +275,7 @@ def _open_delimited(path: Path, separator: str | None, quote: str | None, has_he
         separator=separator[0],
         quote_char=quote,
         has_header=False,
-        skip_rows=skip,
+        skip_lines=skip,
         schema={f"{place}": pl.String for place in range(step * (len(fields) - 1) + 1)},
         glob=False,
     )
@@ -280,6 +288,7 @@ def _open_delimited(path: Path, separator: str | None, quote: str | None, has_he
         lambda: diagnosis.delimited_rows(path, separator, quote, len(fields), has_header),
         has_header,
         lambda: count_lines(path, separator, quote, len(fields), skip),
+        quote,
     )
 
 
@@ -292,4 +301,18 @@ def _find_separator(path: Path) -> str:
     return next((separator for separator in SEPARATORS if separator in line), promised or ",")
 
 
-__all__ = ["Paths", "Table", "empty_as_null", "find_paths", "format_suffix", "open_frame", "open_table"]
+def _find_quote(path: Path, separator: str) -> str | None:
+    """The double quote, unless stray ones would join the lines of a file whose fields hardly need it."""
+    return None if separator not in ",;" and has_stray_quotes(path, '"') else '"'
+
+
+__all__ = [
+    "Paths",
+    "Quote",
+    "Table",
+    "empty_as_null",
+    "find_paths",
+    "format_suffix",
+    "open_frame",
+    "open_table",
+]

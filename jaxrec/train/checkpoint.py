@@ -132,6 +132,7 @@ class Checkpoints:
             if score is None:
                 return
             with self._writing():
+                self._manager.wait_until_finished()  # it may still be on its way
                 self._manager.delete(step)  # saved when training was interrupted, before its score was known
         import grain.python as grain
 
@@ -277,7 +278,10 @@ def load_params(directory: str | Path, like: Params) -> Params:
     if not directory.exists() and _former(directory).exists():
         directory = _former(directory)
     if not directory.exists():
-        raise CheckpointError(f"no weights at {directory}; has the run finished an evaluation?")
+        raise CheckpointError(
+            f"there are no weights at {directory}: its training has not come to an end; run fit, or train.py, on the"
+            " same directory again"
+        )
     try:
         check_shapes(directory, like)
         with ocp.StandardCheckpointer() as checkpointer:

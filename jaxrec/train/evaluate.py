@@ -65,8 +65,9 @@ def evaluate(
       recommender: the model.
       params: its parameters.
       log_items: ``[N]`` int32, the flat log (may be memory-mapped).
-      targets: ``Targets`` of a split: ``starts`` and ``positions`` ``[n]``; row r's history is
-        ``log_items[starts[r]:positions[r]]``, its target ``log_items[positions[r]]``.
+      targets: ``Targets`` of a split: ``users``, ``starts`` and ``positions`` ``[n]``; row r's history is
+        ``log_items[starts[r]:positions[r]]``, its target ``log_items[positions[r]]``. Of a user with several targets
+        the mean counts.
       exclude_seen: whether items of the whole history are left out of the ranking.
       key: random key, for a stochastic recommender; ``None`` is ``jax.random.key(0)``.
       num_samples: draws of a stochastic recommender's query that are averaged.
@@ -128,7 +129,8 @@ def evaluate(
         results.add(batch, values)
     lengths, target_items = positions - starts, np.asarray(log_items[positions])
     counts = np.asarray(sum_counts(settings, counts))
-    return summarise(results.fetch(), counts, cutoffs, lengths, target_items, item_counts)
+    users = np.asarray(targets.users)
+    return summarise(results.fetch(), counts, cutoffs, users, lengths, target_items, item_counts)
 
 
 def _check(

@@ -240,10 +240,10 @@ class Trainer:
             self._asked = None
 
     def _evaluate(self) -> None:
-        progress = self.progress
-        progress.evaluated_epoch = min(
-            progress.evaluated_epoch + self.config.evaluate_every, self.config.epochs
-        )
+        progress, former = self.progress, self.progress.evaluated_epoch
+        progress.evaluated_epoch = min(former + self.config.evaluate_every, self.config.epochs)
+        if former and progress.call == self.plan.first_call(former):
+            return  # epochs of little data may have no call of their own
         score = None
         if self.evaluate is not None:
             found = self.evaluate(params_to_rank(self.state))

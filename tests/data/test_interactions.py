@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
 
 from jaxrec.data.identifiers import IdMap
 from jaxrec.data.interactions import Interactions
@@ -65,6 +66,23 @@ def test_from_sequences_takes_user_ids_and_mixed_items():
     assert external_histories(log) == {"ann": ["3", "x"], "bob": []}
     with pytest.raises(ValueError, match="item 2 of the sequences is None"):
         Interactions.from_sequences([[1, None]])
+
+
+def test_whole_floats_are_integers_and_gaps_are_refused():
+    log = Interactions.from_sequences([[1.0, 2.0], [np.float32(2), 7]])
+    assert log.item_ids.values.to_list() == [1, 2, 7]
+    assert_array_equal(log.item_ids.lookup([1.0, 2.0, 7]), [0, 1, 2])
+    for gap in (None, float("nan"), 1.5):
+        with pytest.raises(ValueError, match=f"item 2 of the sequences is {gap}; leave such items out"):
+            Interactions.from_sequences([[1.0, gap]])
+
+
+@pytest.mark.parametrize(
+    ("items", "words"), [([3_000_000_000, 1], "above 2147483647"), ([1.7, 2.9], "float64")]
+)
+def test_ids_that_would_change_in_32_bits_are_refused(items, words):
+    with pytest.raises(ValueError, match=words):
+        Interactions.from_arrays(np.array(items), [0, 2])
 
 
 def test_history_under_external_ids():

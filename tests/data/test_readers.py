@@ -208,6 +208,37 @@ def test_a_guessed_place_in_the_history_sorts_and_is_no_time(tmp_path):
     assert histories(read_interactions(tmp_path / "log.csv", time="pos"))[0] == (1, ["a", "b"], [0, 1])
 
 
+def test_stray_quotes_join_no_lines(tmp_path):
+    (tmp_path / "log.tsv").write_text('user\titem\ttitle\n1\t10\t"Great\n1\t11\tx\n2\t10\tend"\n2\t12\ty\n')
+    assert histories(read_interactions(tmp_path / "log.tsv")) == [(1, [10, 11], None), (2, [10, 12], None)]
+    (tmp_path / "log.csv").write_text('user,item,title\n1,10,5" a\n1,11,x\n2,10,y\n')
+    with pytest.raises(ValueError, match=r"log.csv, line 2: a quote without its partner .* pass quote=None"):
+        read_interactions(tmp_path / "log.csv")
+    plain = read_interactions(tmp_path / "log.csv", quote=None)
+    assert histories(plain) == [(1, [10, 11], None), (2, [10], None)]
+
+
+def test_a_header_of_several_lines_hides_no_row(tmp_path):
+    (tmp_path / "log.csv").write_text('user,item,"ts","no\nte"\n1,10,1,x\n1,11,2,y\n2,10,1,z\n')
+    assert histories(read_interactions(tmp_path / "log.csv", time=False)) == [
+        (1, [10, 11], None),
+        (2, [10], None),
+    ]
+
+
+def test_category_lists_of_json_lines(tmp_path):
+    rows = [
+        '{"item": 1, "title": "A", "categories": ["x", "y"]}',
+        '{"item": 2, "categories": [["u", "v"], ["x"]]}',
+        '{"item": 3, "categories": "p|q"}',
+        '{"item": 4}',
+    ]
+    (tmp_path / "items.jsonl").write_text("\n".join(rows))
+    found = read_items(tmp_path / "items.jsonl")
+    assert found.categories.to_list() == [["x", "y"], ["u", "v", "x"], ["p", "q"], []]
+    assert found.titles.to_list() == ["A", None, None, None]
+
+
 @pytest.mark.parametrize(
     ("text", "options"),
     [

@@ -116,6 +116,17 @@ def test_fractions_are_shares_of_all_interactions():
     )
 
 
+def test_a_split_that_the_log_does_not_tell_has_a_fingerprint():
+    log = timed([[(time, 1 + time % 6) for time in range(start, 100, 2)] for start in (0, 1)])
+    later = timed([[(time + 5, 1 + time % 6) for time in range(start, 100, 2)] for start in (0, 1)])
+    assert leave_one_out(log).fingerprint() is None
+    splits = [temporal(one, validation_time=60, test_time=90) for one in (log, later)]
+    assert splits[0].name == splits[1].name
+    assert log.fingerprint() == later.fingerprint()
+    assert splits[0].fingerprint() != splits[1].fingerprint()
+    assert splits[0].fingerprint() == temporal(log, validation_time=60, test_time=90).fingerprint()
+
+
 @pytest.mark.parametrize(
     ("validation", "test"),
     [

@@ -75,6 +75,48 @@ def test_other_data_is_refused(run):
         jaxrec.fit(small_config(), other, run.workdir)
 
 
+def test_another_split_of_the_same_name_is_refused(tmp_path):
+    log = data.simulate(num_users=60, num_items=30)
+    ends = log.offsets[1:]
+
+    def split(back):
+        return data.Split(log, "mine", ends - back, ends - back, ends - 1)
+
+    popular = jaxrec.preset("popularity")
+    run = jaxrec.fit(popular, split(2), tmp_path / "run")
+    assert run.evaluate("test")["protocol"]["positions"] == split(2).fingerprint()
+    with pytest.raises(ValueError, match="positions.*; evaluate on the same split"):
+        jaxrec.load(tmp_path / "run", split=split(3))
+    with pytest.raises(ValueError, match="holds a run on other data .*positions"):
+        jaxrec.fit(popular, split(3), tmp_path / "run")
+    card = tmp_path / "run" / "data.json"  # as it was before positions were noted
+    card.write_text(json.dumps({n: v for n, v in json.loads(card.read_text()).items() if n != "positions"}))
+    assert jaxrec.load(tmp_path / "run", split=split(2)).evaluate("test")["hr@10"] >= 0
+    jaxrec.fit(popular, split(2), tmp_path / "run")
+
+
+def test_a_run_whose_training_has_not_ended_says_so(run, split, tmp_path):
+    kept = shutil.copytree(run.workdir, tmp_path / "run")
+    (kept / "completed.json").unlink()
+    with pytest.warns(UserWarning, match="has not come to an end .*fit or train.py on the same directory"):
+        jaxrec.load(kept)
+    shutil.rmtree(kept / "weights")
+    with pytest.raises(ValueError, match="no weights at .*has not come to an end; run fit, or train.py"):
+        jaxrec.load(kept)
+    jaxrec.fit(small_config(), split, kept)
+    jax.tree.map(np.testing.assert_array_equal, jaxrec.load(kept).params, run.params)
+
+
+def test_epochs_of_little_data_that_have_no_step_are_passed_over(tmp_path):
+    log = data.Interactions.from_sequences([[1, 2, 3, 4], [2, 3, 4, 1], [3, 4, 1, 2]])
+    config = jaxrec.preset("sasrec", model=MODEL, train=TrainConfig(epochs=12, patience=2, evaluate_every=1))
+    found = jaxrec.fit(config, data.leave_one_out(log), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if line["split"] == "validation"]
+    assert len(steps) == len(set(steps)) < 12, "each was trained since the one before"
+    assert np.isfinite(found.evaluate("test")["mrr"])
+
+
 def test_another_configuration_is_refused(run, split):
     wider = dataclasses.replace(MODEL, width=32)
     with pytest.raises(ValueError, match=r"another configuration \(model.width: 16 there, 32 here\)"):

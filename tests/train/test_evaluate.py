@@ -36,6 +36,10 @@ class Rows(NamedTuple):
     starts: np.ndarray
     positions: np.ndarray
 
+    @property
+    def users(self):
+        return np.arange(len(self.starts))
+
 
 @pytest.fixture(scope="module")
 def problem():
@@ -107,6 +111,34 @@ def test_evaluation_equals_plain_numpy(problem, exclude_seen, batch_size, chunk,
         means = (found.metrics[f"{name}@{cutoff}"] for name in ("hr", "ndcg", "cc"))
         assert_allclose(found.metrics[f"f@{cutoff}"], f_score(*means))
     check_groups(found, rows)
+
+
+class RowsOfUsers(NamedTuple):
+    users: np.ndarray
+    starts: np.ndarray
+    positions: np.ndarray
+
+
+def test_users_with_several_targets_count_once(problem):
+    params, items, rows = problem
+    users = np.arange(len(rows.starts)) // 3 * 2  # three targets each, the last two
+    of_targets = evaluate(BAG, params, items, rows)
+    found = evaluate(BAG, params, items, RowsOfUsers(users, *rows))
+    assert_array_equal(found.ranks, of_targets.ranks)
+    assert_array_equal(found.users, np.unique(users))
+    for name, values in of_targets.per_user.items():
+        means = [values[users == user].mean() for user in np.unique(users)]
+        assert_allclose(found.per_user[name], means, err_msg=name)
+        assert_allclose(found.metrics[name], np.mean(means), err_msg=name)
+    assert found.metrics["coverage@10"] == of_targets.metrics["coverage@10"]
+    assert found.metrics["hr@10"] != of_targets.metrics["hr@10"]
+    lengths = rows.positions - rows.starts
+    group = found.groups[-1]
+    inside = (
+        (lengths >= int(group.name.split()[1].split("-")[0])) if group.name.startswith("history") else None
+    )
+    assert inside is not None
+    assert group.users == len(np.unique(users[inside]))
 
 
 def check_groups(found, rows):
