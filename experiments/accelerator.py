@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from accelerator_stages import Plan, Stage
+from commands import shown_path
 
 EXPERIMENTS = Path(__file__).parent
 REPOSITORY = EXPERIMENTS.parent
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
     state, worst = read_state(out), 0
     for stage in stages:
         before = state.get(stage.name, {})
-        if before.get("finished") and before.get("asked") == asked(stage, arguments) and not arguments.again:
+        if before.get("finished") and is_the_same(before, stage.name, arguments) and not arguments.again:
             print(f"{stage.name}: finished before")
             continue
         left = ending - time.monotonic() - GRACE_SECONDS
@@ -147,8 +148,8 @@ def run_stage(stage: Stage, out: Path, limit_seconds: float, arguments: argparse
     """Runs the commands of a stage within the limit; their output goes into a file.
 
     Returns:
-      ``finished``, ``out_of_time``, ``codes`` of the commands that ran, ``seconds``, ``limit_seconds`` and what was
-      ``asked``.
+      ``finished``, ``out_of_time``, ``codes`` of the commands that ran, ``seconds``, ``limit_seconds``, ``small`` and
+      what was ``asked``.
     """
     path = out / LOGS / f"{stage.name}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,13 +172,21 @@ def run_stage(stage: Stage, out: Path, limit_seconds: float, arguments: argparse
     print(f"{stage.name}: {words} after {seconds / 60:.1f} min", flush=True)
     facts = {"finished": finished, "out_of_time": out_of_time, "codes": codes}
     facts |= {"seconds": round(seconds, 1), "limit_seconds": limit_seconds}
-    return {**facts, "asked": asked(stage, arguments)}
+    return {**facts, "small": arguments.small, "asked": asked(stage.name, arguments)}
 
 
-def asked(stage: Stage, arguments: argparse.Namespace) -> list[str]:
-    """What a stage runs, wherever the results lie: finished with other data, seeds or sizes it is not finished."""
-    lines = [shlex.join(command).replace(str(arguments.out), "OUT") for command in stage.commands]
-    return ["small", *lines] if arguments.small else lines
+def asked(name: str, arguments: argparse.Namespace) -> list[str]:
+    """What a stage runs, wherever data and results lie."""
+    data = shown_path(arguments.beauty), shown_path(arguments.ml_1m)
+    plan = Plan(Path("OUT"), *data, arguments.seeds, arguments.small)
+    return [shlex.join(line) for stage in plan.stages() if stage.name == name for line in stage.commands]
+
+
+def is_the_same(record: dict[str, Any], name: str, arguments: argparse.Namespace) -> bool:
+    """Whether a stage was run with these data, seeds and sizes; older records tell the sizes alone."""
+    if record.get("small", False) != arguments.small:
+        return False
+    return record.get("asked", asked(name, arguments)) == asked(name, arguments)
 
 
 def environment(out: Path, small: bool) -> dict[str, str]:

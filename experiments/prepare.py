@@ -44,7 +44,7 @@ class PrepareArguments:
         and, if there are, --time and --rating.
       separator: character between the fields of a text file (\\t is a tab); found in its first line if empty.
       quote: character around fields that hold a separator, or none if quotes are ordinary text; if empty, the double
-        quote, but where neither commas nor semicolons separate and some line has an odd number of them.
+        quote, but where neither commas nor semicolons separate and some quote has no partner.
       time_format: how dates are written, such as %d.%m.%Y; if empty, numbers and ISO dates are understood.
       missing: what to do with rows without a user or an item: drop them, or stop with an error.
       min_rating: interactions rated lower are left out, in files with ratings; None keeps all.

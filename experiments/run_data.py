@@ -42,11 +42,10 @@ def load_again(source: DataConfig, run: jaxrec.Run, bar: DownloadBar) -> Split:
     """The data of a run; where its training's path leads nowhere, the error says whose path it is."""
     try:
         return load_split(source, progress=bar)
-    except (FileNotFoundError, ValueError) as error:
-        own = run.config.data is not None and source.source == run.config.data.source
-        if not own or Path(source.source).exists():
+    except FileNotFoundError as error:
+        if run.config.data is None or source.source != run.config.data.source:
             raise
-        raise type(error)(
+        raise FileNotFoundError(
             f"{error}: the run {run.workdir} was trained on it, so type this where that was, or give --data"
         ) from error
 

@@ -146,15 +146,17 @@ def renew_metadata(workdir: Path, config: Config, log: "Interactions") -> None:
     """
     from jaxrec.data.interactions import Interactions
 
-    new = log.metadata
-    if new is None:
+    if log.metadata is None:
         return
-    old = Interactions.open(workdir / CATALOGUE).metadata
+    catalogue = Interactions.open(workdir / CATALOGUE)
+    old, renewed = catalogue.metadata, catalogue.with_metadata(log.metadata)
+    new = renewed.metadata
     if old is not None and old.titles.equals(new.titles) and old.categories.equals(new.categories):
         return
+    stored = json.loads((workdir / CONFIG).read_text(encoding="utf-8"))
     try:
-        catalogue_of(log).save(workdir / CATALOGUE)
-        write_json(workdir / CONFIG, config_to_json(config))
+        renewed.save(workdir / CATALOGUE)
+        write_json(workdir / CONFIG, {**stored, "data": config_to_json(config)["data"]})
     except OSError as error:
         warnings.warn(
             f"titles and categories could not be kept in {workdir} ({error.strerror or error})", stacklevel=3

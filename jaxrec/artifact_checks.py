@@ -71,8 +71,13 @@ def data_differences(there: dict[str, Any], own: dict[str, Any]) -> list[str]:
     return differences(there, {name: value for name, value in own.items() if name in {*there, *CARD}})
 
 
-def check_end(workdir: Path, config: Config) -> None:
+def check_end(workdir: Path, config: Config, evaluated_epoch: int) -> None:
     """Checks that the complete training in a directory would have had the same end with these settings.
+
+    Args:
+      workdir: the directory.
+      config: the settings.
+      evaluated_epoch: up to which the training was evaluated; 0 without validation, where nothing chooses.
 
     Raises:
       ValueError: it was evaluated at other epochs, or patience would have been over sooner.
@@ -80,7 +85,8 @@ def check_end(workdir: Path, config: Config) -> None:
     there = _stored(workdir / CONFIG)["train"]
     former = there["evaluate_every"], there["patience"]
     now = config.train.evaluate_every, config.train.patience
-    if former[0] != now[0] or former[1] > now[1]:
+    evaluations = -(-evaluated_epoch // former[0])
+    if evaluations and (former[0] != now[0] or now[1] < min(former[1], evaluations)):
         names = "evaluate_every {} and patience {}"
         raise ValueError(
             f"{workdir} holds a complete training with {names.format(*former)}; with {names.format(*now)} it may have"

@@ -107,7 +107,8 @@ def fit(
     result = _completed(config, recommender, directory)
     if result is not None:
         if not isinstance(recommender, PopularityRecommender):
-            processes.on_main(lambda: artifact.check_end(directory, config))
+            evaluated = result.progress.evaluated_epoch if len(split.validation) else 0
+            processes.on_main(lambda: artifact.check_end(directory, config, evaluated))
         processes.on_main(lambda: artifact.renew_metadata(directory, config, log))
         return make_run(result)
     with training_alone(directory):

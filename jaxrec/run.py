@@ -96,7 +96,10 @@ class Run:
         own = self.workdir is not None and Path(self.workdir).resolve() == directory.resolve()
         check = artifact.check if own else artifact.check_free
         processes.on_main(lambda: check(directory, self.config, self.data))
+        completed = artifact.completed(directory) if own else None
         artifact.write(directory, self.config, self.params, self.catalogue, self.item_counts, self.data)
+        if completed is not None:
+            artifact.complete(directory, completed)
         self.workdir = directory
         return self
 

@@ -84,7 +84,7 @@ def read_record(
         record = json.loads(path.read_text(encoding="utf-8"))
         card = artifact.data_card(split)
         former = record["result"]["protocol"]
-        same_data = all(former.get(name, value) == value for name, value in card.items())
+        same_data = all(former.get(name) == value for name, value in card.items())
         if deciding_settings(record["facts"]["config"]) != deciding_settings(config) or not same_data:
             return None
         facts, results[protocol] = record["facts"], record["result"]

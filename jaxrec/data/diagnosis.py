@@ -116,14 +116,29 @@ def _is_empty(row: Sequence | dict, key: str | int) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def find_stray_quote(path: Path, quote: str) -> None:
-    """Raises ValueError at the first line with an odd number of quotes, if there is one."""
-    for number, line in enumerate(text_lines(path), start=1):
-        if line.count(quote) % 2:
+def find_stray_quote(path: Path, separator: str, quote: str) -> None:
+    """Raises ValueError at the first quote without a partner, if there is one.
+
+    It stands in a line with an odd number of quotes, and has not been opened to hold a line break: a field that holds
+    a separator besides is taken for several lines that the quote has joined.
+    """
+    lines: list[str] = []
+
+    def kept() -> Iterator[str]:
+        for line in text_lines(path):
+            lines.append(line)
+            yield line
+
+    number = 1
+    for row in csv.reader(kept(), delimiter=separator, quotechar=quote):
+        joined = any("\n" in field and separator in field for field in row)
+        if joined or (len(lines) == 1 and lines[0].count(quote) % 2):
             raise ValueError(
-                f"{path}, line {number}: a quote without its partner ({line.strip()[:80]!r}); mend the line"
+                f"{path}, line {number}: a quote without its partner ({lines[0].strip()[:80]!r}); mend the line"
                 f"{PLAIN_QUOTES}"
             )
+        number += len(lines)
+        lines.clear()
 
 
 def first_fields(path: Path, separator: str, quote: str | None, has_header: bool) -> tuple[int, list[str]]:

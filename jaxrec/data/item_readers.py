@@ -1,10 +1,11 @@
 """Titles, categories and ids of items from files of any common kind."""
 
-import json
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from jaxrec.data import diagnosis
 from jaxrec.data.columns import choose_column
 from jaxrec.data.encoding import IdEncoder, number_by_appearance
 from jaxrec.data.identifiers import IdMap
@@ -46,7 +47,7 @@ def read_items(
     """
     frames = []
     for file in find_paths(path):
-        table = open_table(file, separator, "auto", has_header)
+        table = open_table(file, separator, _usual_quote(file), has_header)
         columns = {"item": _item_column(table, item, ITEMS_ADVICE)}
         for role, given in (("title", title), ("categories", categories)):
             columns[role] = choose_column(
@@ -54,8 +55,8 @@ def read_items(
             )
         frame = table.collect({role: name for role, name in columns.items() if name is not None})
         if "categories" in frame.columns:
-            in_json = format_suffix(file) in JSON_SUFFIXES
-            lists = _category_lists(frame["categories"], category_separator, json_lists=in_json)
+            cells = frame["categories"].rename(columns["categories"])
+            lists = _category_lists(cells, category_separator, file)
             frame = frame.with_columns(lists.alias("categories"))
         frames.append(frame)
     frame = pl.concat(frames, how="diagonal").unique("item", keep="first", maintain_order=True)
@@ -82,31 +83,37 @@ def read_item_ids(path: Paths, *, item: Column = None, advice: str | None = None
     """
     encoder = IdEncoder()
     for file in find_paths(path):
-        table = open_table(file, None, "auto", has_header=True)
+        table = open_table(file, None, _usual_quote(file), has_header=True)
         encoder.add(table.collect({"item": _item_column(table, item, advice)})["item"])
     codes, ids = encoder.finish()
     return number_by_appearance(codes, ids)[1].values
 
 
-def _category_lists(cells: pl.Series, separator: str, *, json_lists: bool) -> pl.Series:
-    """Categories as lists of text, from such lists or from texts that are joined, or written as JSON."""
-    if cells.dtype == pl.String:
-        if json_lists and cells.str.starts_with("[").any():
-            lists = [
-                _flat(json.loads(cell)) if cell and cell.startswith("[") else (cell or "").split(separator)
-                for cell in cells
-            ]
-            cells = pl.Series(lists, dtype=pl.List(pl.String))
-        else:
-            cells = cells.str.split(separator)
+def _category_lists(cells: pl.Series, separator: str, file: Path) -> pl.Series:
+    """Categories as lists of text, from such lists or from texts that are joined."""
+    if cells.dtype == pl.String and format_suffix(file) in JSON_SUFFIXES and cells.str.starts_with("[").any():
+        # What polars makes of a list in a column of text is no JSON.
+        values = (row.get(cells.name) for _, row in diagnosis.json_rows(file))
+        cells = pl.Series([_texts(value, separator) for value in values], dtype=pl.List(pl.String))
+    elif cells.dtype == pl.String:
+        cells = cells.str.split(separator)
     return cells.list.eval(pl.element().filter(pl.element().str.len_bytes() > 0))
 
 
-def _flat(value: Any) -> list[str]:
-    """The texts of a list, which may hold lists."""
+def _texts(value: Any, separator: str) -> list[str]:
+    """The texts of a list, which may hold lists, or of a joined text."""
     if isinstance(value, list):
-        return [text for part in value for text in _flat(part)]
-    return [] if value is None else [str(value)]
+        return [
+            text
+            for part in value
+            for text in (_texts(part, separator) if isinstance(part, list) else [str(part)])
+        ]
+    return [] if value is None else str(value).split(separator)
+
+
+def _usual_quote(file: Path) -> str | None:
+    """Titles hold quotes of their own."""
+    return '"' if format_suffix(file) == ".csv" else None
 
 
 def _item_column(table: Table, given: Column, advice: str | None) -> str:

@@ -47,7 +47,7 @@ def count_lines(path: Path, separator: str, quote: str | None, width: int, skip:
     return LineCounts(*found.row(0))
 
 
-def has_stray_quotes(path: Path, quote: str) -> bool:
+def has_odd_quotes(path: Path, quote: str) -> bool:
     """Whether some line has an odd number of quotes; also where the file cannot be read so."""
     odd = pl.col("line").fill_null("").str.count_matches(quote, literal=True) % 2 == 1
     try:
@@ -69,4 +69,4 @@ def _lines(path: Path, skip: int) -> pl.LazyFrame:
     )
 
 
-__all__ = ["LineCounts", "count_lines", "has_stray_quotes"]
+__all__ = ["LineCounts", "count_lines", "has_odd_quotes"]

@@ -63,7 +63,7 @@ def read_interactions(
       separator: what stands between the fields of a text file; None takes it from the first line.
       has_header: whether the first line of a text file names the columns; if not, give places.
       quote: what encloses fields that hold a separator; None if quotes are ordinary text. ``"auto"`` is the double
-        quote, but where neither commas nor semicolons separate and some line has an odd number of them.
+        quote, but where neither commas nor semicolons separate and some quote has no partner.
       time_format: strptime format of the dates, such as ``"%d.%m.%Y"``, where they are not in ISO order.
       duplicates: ``"first"`` or ``"last"`` keeps one interaction of a user with an item; ``"keep"`` keeps
         all; ``"warn"`` keeps all and says by a UserWarning how many rows repeat another one (same user,

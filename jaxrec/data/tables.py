@@ -1,5 +1,6 @@
 """Rows as batches of columns, whatever they come as: CSV, TSV, Parquet, JSON lines (also .gz), or a frame."""
 
+import csv
 import dataclasses
 import glob
 import gzip
@@ -15,7 +16,7 @@ import polars as pl
 
 from jaxrec.data import diagnosis
 from jaxrec.data.frames import Frame, frame_names, is_frame, lazy_frame
-from jaxrec.data.line_counts import LineCounts, count_lines, has_stray_quotes
+from jaxrec.data.line_counts import LineCounts, count_lines, has_odd_quotes
 
 BATCH_ROWS = 1 << 22
 SEPARATORS = ("\t", "::", ",", ";", "|", " ")
@@ -41,7 +42,7 @@ class Table:
         ``names``.
       has_header: whether the names were read from the first line of a text file.
       lines: looks at all lines of a delimited file; None for the others, in which no row ends early.
-      quote: what encloses fields of a delimited file, if anything does.
+      quoting: separator and quote of a delimited file in which quotes enclose fields.
     """
 
     path: Path
@@ -50,7 +51,7 @@ class Table:
     rows: Callable[[], Iterator[tuple[int, list[str] | dict]]] | None
     has_header: bool = False
     lines: Callable[[], LineCounts] | None = None
-    quote: str | None = None
+    quoting: tuple[str, str] | None = None
 
     def batches(
         self, required: list[str], rows: int = BATCH_ROWS, *, ids: Sequence[str] = (), drop: bool = False
@@ -143,11 +144,12 @@ class Table:
         if self.rows is not None:
             for _ in self.rows():
                 pass
-        if self.quote:
-            diagnosis.find_stray_quote(self.path, self.quote)
+        if self.quoting:
+            diagnosis.find_stray_quote(self.path, *self.quoting)
         reason = str(error).strip().splitlines()
         reason = reason[0] if reason else type(error).__name__
-        raise ValueError(f"{self.path} cannot be read: {reason}; mend the file or fetch it again") from error
+        advice = diagnosis.PLAIN_QUOTES if self.quoting else " or fetch it again"
+        raise ValueError(f"{self.path} cannot be read: {reason}; mend the file{advice}") from error
 
     def _key(self, name: str) -> str | int:
         return name if format_suffix(self.path) in JSON_SUFFIXES else self.names.index(name)
@@ -223,7 +225,7 @@ def open_table(path: Path, separator: str | None, quote: Quote, has_header: bool
       path: the file.
       separator: what stands between fields; None finds it in the first line.
       quote: the character around fields that hold a separator, or None where quotes are plain text; ``"auto"`` is the
-        double quote, but where neither commas nor semicolons separate and some line has an odd number of them.
+        double quote, but where neither commas nor semicolons separate and some quote has no partner.
       has_header: whether the first line names the columns; else they are ``column_1``, ``column_2``, ...
     """
     if path.stat().st_size == 0:
@@ -288,7 +290,7 @@ def _open_delimited(path: Path, separator: str, quote: str | None, has_header: b
         lambda: diagnosis.delimited_rows(path, separator, quote, len(fields), has_header),
         has_header,
         lambda: count_lines(path, separator, quote, len(fields), skip),
-        quote,
+        (separator, quote) if quote else None,
     )
 
 
@@ -303,7 +305,14 @@ def _find_separator(path: Path) -> str:
 
 def _find_quote(path: Path, separator: str) -> str | None:
     """The double quote, unless stray ones would join the lines of a file whose fields hardly need it."""
-    return None if separator not in ",;" and has_stray_quotes(path, '"') else '"'
+    quote = '"'
+    if separator in ",;" or len(separator) > 1 or not has_odd_quotes(path, quote):
+        return quote
+    try:
+        diagnosis.find_stray_quote(path, separator, quote)
+    except (ValueError, csv.Error):
+        return None
+    return quote
 
 
 __all__ = [

@@ -232,11 +232,35 @@ def test_category_lists_of_json_lines(tmp_path):
         '{"item": 2, "categories": [["u", "v"], ["x"]]}',
         '{"item": 3, "categories": "p|q"}',
         '{"item": 4}',
+        '{"item": 5, "categories": ["a\\\\b", "\\"c\\"", "p|q"]}',
+        '{"item": 6, "categories": "[PC] Games|x"}',
     ]
     (tmp_path / "items.jsonl").write_text("\n".join(rows))
     found = read_items(tmp_path / "items.jsonl")
-    assert found.categories.to_list() == [["x", "y"], ["u", "v", "x"], ["p", "q"], []]
-    assert found.titles.to_list() == ["A", None, None, None]
+    assert found.categories.to_list() == [
+        *(["x", "y"], ["u", "v", "x"], ["p", "q"], []),
+        *(["a\\b", '"c"', "p|q"], ["[PC] Games", "x"]),
+    ]
+    assert found.titles.to_list() == ["A", *[None] * 5]
+
+
+def test_quotes_of_titles_are_text_in_tab_separated_items(tmp_path):
+    titles = ['"Great Performances" Cats (1998)', '"Great"', '5" nails']
+    rows = [f"{row}\t{title}\tx" for row, title in enumerate(titles)]
+    (tmp_path / "items.tsv").write_text("\n".join(["item\ttitle\tcategories", *rows]))
+    assert read_items(tmp_path / "items.tsv").titles.to_list() == titles
+
+
+def test_quoted_fields_of_several_lines(tmp_path):
+    (tmp_path / "log.tsv").write_text('user\titem\ttitle\n1\t10\t"two\nlines"\n2\t11\tx\n')
+    assert histories(read_interactions(tmp_path / "log.tsv")) == [(1, [10], None), (2, [11], None)]
+    text = 'user,item,title\n1,10,"two\nlines"\n2,11,"Great" Cats\n'
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(ValueError, match="cannot be read: .* pass quote=None"):
+        read_interactions(tmp_path / "log.csv")
+    (tmp_path / "log.csv").write_text(text.replace("Great", 'Gr"eat'))
+    with pytest.raises(ValueError, match="line 4: a quote without its partner"):
+        read_interactions(tmp_path / "log.csv")
 
 
 @pytest.mark.parametrize(

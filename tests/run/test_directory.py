@@ -100,6 +100,10 @@ def test_a_run_whose_training_has_not_ended_says_so(run, split, tmp_path):
     (kept / "completed.json").unlink()
     with pytest.warns(UserWarning, match="has not come to an end .*fit or train.py on the same directory"):
         jaxrec.load(kept)
+    complete = shutil.copytree(run.workdir, tmp_path / "complete")
+    loaded = jaxrec.load(complete)
+    loaded.save(complete)
+    jaxrec.load(complete)  # no warning, which would be an error
     shutil.rmtree(kept / "weights")
     with pytest.raises(ValueError, match="no weights at .*has not come to an end; run fit, or train.py"):
         jaxrec.load(kept)
@@ -235,16 +239,15 @@ def test_a_complete_run_takes_over_titles_and_categories(run, split, tmp_path):
 
 @pytest.mark.parametrize("changes", [{"patience": 1}, {"evaluate_every": 2}])
 def test_settings_under_which_a_complete_training_would_have_ended_elsewhere_are_refused(run, split, changes):
-    config = small_config()
-    former = dataclasses.replace(config.train, patience=2)
-    assert config.train.patience >= 2
-    other = dataclasses.replace(config, train=dataclasses.replace(former, **changes))
+    config = small_config()  # two evaluations
+    other = dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
     with pytest.raises(
         ValueError, match=r"holds a complete training with evaluate_every \d and patience \d+; with"
     ):
         jaxrec.fit(other, split, run.workdir)
-    longer = dataclasses.replace(config.train, patience=config.train.patience + 1)
-    jaxrec.fit(dataclasses.replace(config, train=longer), split, run.workdir)
+    for patience in (2, config.train.patience + 1):  # it could not have been over
+        train = dataclasses.replace(config.train, patience=patience)
+        jaxrec.fit(dataclasses.replace(config, train=train), split, run.workdir)
 
 
 # The other leaves' reads answer to an event loop that orbax closed at the first failure.
