@@ -63,6 +63,11 @@ class Rows(NamedTuple):
     starts: np.ndarray
     positions: np.ndarray
 
+    @property
+    def users(self) -> np.ndarray:
+        """Each target is another user's."""
+        return np.arange(len(self.starts))
+
 
 @dataclasses.dataclass(frozen=True)
 class BagRecommender:

@@ -79,6 +79,9 @@ def test_half_precision_is_close():
     np.testing.assert_allclose(*(np.asarray(one, np.float32) for one in results), atol=0.03)
 
 
+H200 = SimpleNamespace(device_kind="NVIDIA H200", compute_capability="9.0")
+
+
 def test_a_recommender_ranks_alike():
     plain = EncoderRecommender(num_items=9, max_length=6, width=8, num_layers=2, num_heads=2)
     fused = dataclasses.replace(plain, attention=DotProduct(fused=True))
@@ -88,18 +91,19 @@ def test_a_recommender_ranks_alike():
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype", "length", "channels", "taken"),
+    ("device", "dtype", "length", "channels", "taken"),
     [
-        ("NVIDIA H200", jnp.bfloat16, 200, 64, True),
-        ("cpu", jnp.bfloat16, 200, 64, False),
-        ("NVIDIA H200", jnp.float32, 200, 64, False),
-        ("NVIDIA H200", jnp.bfloat16, 75, 64, False),
-        ("NVIDIA H200", jnp.bfloat16, 200, 4, False),
-        ("NVIDIA H200", jnp.bfloat16, 200, 256, False),
+        (H200, jnp.bfloat16, 200, 64, True),
+        (SimpleNamespace(device_kind="cpu"), jnp.bfloat16, 200, 64, False),
+        (SimpleNamespace(device_kind="NVIDIA T4", compute_capability="7.5"), jnp.bfloat16, 200, 64, False),
+        (H200, jnp.float32, 200, 64, False),
+        (H200, jnp.bfloat16, 75, 64, False),
+        (H200, jnp.bfloat16, 200, 4, False),
+        (H200, jnp.bfloat16, 200, 256, False),
     ],
 )
-def test_flash_attention_is_taken_where_it_has_a_kernel(kind, dtype, length, channels, taken, monkeypatch):
-    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(device_kind=kind)])
+def test_flash_attention_is_taken_where_it_has_a_kernel(device, dtype, length, channels, taken, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [device])
     part = jax.ShapeDtypeStruct((2, length, 2, channels), dtype)
     assert attention._flash_attention_takes(part, part) == taken
 
