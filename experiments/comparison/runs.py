@@ -17,7 +17,7 @@ from comparison.members import Member
 from comparison.source import SourceNote, source_hash
 from jaxrec import artifact
 from jaxrec.config import Config, config_from_json, config_to_json
-from jaxrec.evaluation import as_dict, evaluate_split
+from jaxrec.evaluation import as_dict, evaluate_split, split_categories
 from jaxrec.protocol import ProtocolCard, chosen_by
 from jaxrec.run import Run
 from jaxrec.train.logging import Record, Reporter, Several, Silent
@@ -120,12 +120,8 @@ def best_validation(directory: Path, train: TrainConfig) -> dict[str, Any]:
 
 def categories_hash(split: "Split") -> str | None:
     """What tells the categories of a log's items from others, of which category coverage is made; ``None`` without."""
-    metadata = split.interactions.metadata
-    if metadata is None or not len(metadata.category_names):
-        return None
-    offsets, categories = metadata.category_table()
-    names = "\0".join(metadata.category_names)
-    return hashlib.sha256(offsets.tobytes() + categories.tobytes() + names.encode()).hexdigest()[:12]
+    categories = split_categories(split)
+    return None if categories is None else hashlib.sha256(categories.rows.tobytes()).hexdigest()[:12]
 
 
 def deciding_settings(config: dict[str, Any]) -> dict[str, Any] | None:

@@ -94,21 +94,18 @@ def _category_lists(cells: pl.Series, separator: str, file: Path) -> pl.Series:
     if cells.dtype == pl.String and format_suffix(file) in JSON_SUFFIXES and cells.str.starts_with("[").any():
         # What polars makes of a list in a column of text is no JSON.
         values = (row.get(cells.name) for _, row in diagnosis.json_rows(file))
-        cells = pl.Series([_texts(value, separator) for value in values], dtype=pl.List(pl.String))
+        lists = [value.split(separator) if isinstance(value, str) else _texts(value) for value in values]
+        cells = pl.Series(lists, dtype=pl.List(pl.String))
     elif cells.dtype == pl.String:
         cells = cells.str.split(separator)
     return cells.list.eval(pl.element().filter(pl.element().str.len_bytes() > 0))
 
 
-def _texts(value: Any, separator: str) -> list[str]:
-    """The texts of a list, which may hold lists, or of a joined text."""
+def _texts(value: Any) -> list[str]:
+    """The texts in a JSON value: of a list those of its parts, of null none."""
     if isinstance(value, list):
-        return [
-            text
-            for part in value
-            for text in (_texts(part, separator) if isinstance(part, list) else [str(part)])
-        ]
-    return [] if value is None else str(value).split(separator)
+        return [text for part in value for text in _texts(part)]
+    return [] if value is None else [str(value)]
 
 
 def _usual_quote(file: Path) -> str | None:

@@ -28,9 +28,10 @@ from jaxrec.devices.sharding import (
     split_axis,
     split_items,
 )
+from jaxrec.lists.arguments import as_ids, as_mask, check_ids
 from jaxrec.lists.scoring import Catalogue, ChunkedScores, exclude_places, map_rows, query_scores
 from jaxrec.lists.topk import merge_parts, merge_top_k, top_k
-from jaxrec.recommender import Recommender, drawing, table_rows
+from jaxrec.recommender import Recommender, drawing
 from jaxrec.typing import Array, Params, PRNGKey
 
 CANDIDATE_BYTES = 2**26
@@ -259,7 +260,7 @@ def recommend(
     Raises:
       ValueError: if ``k``, ``num_samples``, an id of ``items``, a shape or the mesh is out of range.
     """
-    items = _as_ids("items", items, (2,))
+    items = as_ids("items", items, (2,))
     if k < 1:
         raise ValueError(f"k is {k}; ask for at least 1 item")
     if num_samples < 1:
@@ -269,14 +270,14 @@ def recommend(
             f"items has histories of {items.shape[1]} items and the model reads {recommender.max_length}:"
             f" give the last {recommender.max_length}, and the whole history as exclude"
         )
-    exclude = None if exclude is None else _as_ids("exclude", exclude, (2,))
-    candidates = None if candidates is None else _as_ids("candidates", candidates, (1, 2))
+    exclude = None if exclude is None else as_ids("exclude", exclude, (2,))
+    candidates = None if candidates is None else as_ids("candidates", candidates, (1, 2))
     for name, array in (("exclude", exclude), ("candidates", candidates)):
         if array is not None and array.ndim == 2 and array.shape[0] != items.shape[0]:
             raise ValueError(f"{name} has {array.shape[0]} rows for {items.shape[0]} histories")
     if isinstance(items, np.ndarray):
-        _check_ids(items, recommender.num_items)
-    allowed = None if allowed is None else _as_mask(allowed, recommender.num_items)
+        check_ids(items, recommender.num_items)
+    allowed = None if allowed is None else as_mask(allowed, recommender.num_items)
     mesh = several_devices(mesh)
     if mesh is not None:
         params = place_params(params, mesh)
@@ -288,42 +289,6 @@ def recommend(
         allowed, key = place_items(allowed, mesh), place(key, mesh, WHOLE)
     settings = _Settings(k, num_samples, with_spread, chunk, mesh)
     return _recommend(recommender, settings, params, items, key, exclude, candidates, allowed)
-
-
-def _as_ids(name: str, array: Array, dimensions: tuple[int, ...]) -> Array:
-    array = array if hasattr(array, "dtype") else np.asarray(array)
-    if jnp.ndim(array) not in dimensions or not jnp.issubdtype(array.dtype, jnp.integer):
-        shapes = " or ".join(f"{number}-dimensional" for number in dimensions)
-        raise ValueError(
-            f"{name} must be a {shapes} array of integers, it has shape {jnp.shape(array)}"
-            f" and type {array.dtype}"
-        )
-    return array
-
-
-def _check_ids(items: np.ndarray, num_items: int) -> None:
-    """Refuses histories with ids that are no item of the catalogue."""
-    wrong = items[(items < 0) | (items > num_items)]
-    if wrong.size:
-        raise ValueError(
-            f"items has the id {wrong[0]}, but the model's items have the ids 1 to {num_items}, and 0 is padding; for"
-            " ids of your own there is run.recommend"
-        )
-
-
-def _as_mask(allowed: Array, num_items: int) -> Array:
-    """``allowed`` as long as the item table, ``[V]``."""
-    allowed, rows = allowed if hasattr(allowed, "dtype") else np.asarray(allowed), table_rows(num_items)
-    shape, kind = jnp.shape(allowed), allowed.dtype
-    if shape not in ((rows,), (num_items + 1,)) or kind != np.bool_:
-        raise ValueError(
-            f"allowed must be a row of bool, one for each id from 0 to {num_items}"
-            f" ({num_items + 1}, or {rows} as the item table), it has shape {shape} and type {kind}"
-        )
-    if shape == (rows,):
-        return allowed
-    pad = np.pad if isinstance(allowed, np.ndarray) else jnp.pad
-    return pad(allowed, (0, rows - num_items - 1))
 
 
 __all__ = ["TopK", "best_candidates", "best_items", "recommend", "sample_queries"]
